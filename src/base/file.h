@@ -1,0 +1,27 @@
+/* Whole-file reading and all-or-nothing writing. */
+#ifndef BND_BASE_FILE_H
+#define BND_BASE_FILE_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/status.h"
+
+/* Reads a regular file of at most `limit` bytes. *data is owned by the caller (free) and has one NUL byte behind it. */
+bnd_status bnd_file_read(const char *path, uint64_t limit, char **data, size_t *size, bnd_error *error);
+
+/* A file that appears under its name only when it is complete: written beside it as "<path>.partial-<pid>", synced, then renamed. */
+typedef struct bnd_file_writer bnd_file_writer;
+bnd_status bnd_file_writer_open(const char *path, bnd_file_writer **writer, bnd_error *error);
+FILE *bnd_file_writer_stream(bnd_file_writer *writer);
+/* Flushes, syncs, renames and frees the writer. On any error (also an earlier short write) the partial file is removed. */
+bnd_status bnd_file_writer_commit(bnd_file_writer *writer, bnd_error *error);
+/* Removes the partial file and frees the writer. NULL is fine. */
+void bnd_file_writer_abandon(bnd_file_writer *writer);
+
+/* The three above in one, for content that is in memory. */
+bnd_status bnd_file_write(const char *path, const void *data, size_t size, bnd_error *error);
+/* Creates a folder and its missing parents. An existing folder is fine. */
+bnd_status bnd_make_folder(const char *path, bnd_error *error);
+
+#endif
