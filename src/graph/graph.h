@@ -9,7 +9,13 @@
 
 typedef struct bnd_graph bnd_graph;
 typedef struct bnd_node bnd_node;
-typedef struct bnd_operator bnd_operator; /* a row of the operator table, ops/operators.h */
+
+/* A row of the operator table. The table itself, and what an operator means, is in ops/operators.h. */
+typedef struct bnd_operator {
+  int id;             /* bnd_operator_id */
+  const char *name;   /* base of node names: "conv2d" */
+  const char *target; /* as torch.fx prints it: "torch.ops.aten.conv2d.default" */
+} bnd_operator;
 
 typedef enum bnd_node_kind { BND_PLACEHOLDER, BND_GET_ATTR, BND_CALL_FUNCTION, BND_CALL_MODULE, BND_OUTPUT } bnd_node_kind;
 

@@ -86,17 +86,11 @@ typedef enum bnd_operator_id {
   BND_OPERATOR_COUNT
 } bnd_operator_id;
 
-struct bnd_operator {
-  bnd_operator_id id;
-  const char *name;   /* base of node names: "conv2d" */
-  const char *target; /* "torch.ops.aten.conv2d.default" */
-};
-
 const bnd_operator *bnd_operator_of(bnd_operator_id id);
 /* The operator with this torch.fx target, NULL if unknown. */
 const bnd_operator *bnd_operator_by_target(const char *target);
 
-static inline bool bnd_node_is(const bnd_node *node, bnd_operator_id id) { return node && node->op && node->op->id == id; }
+static inline bool bnd_node_is(const bnd_node *node, bnd_operator_id id) { return node && node->op && node->op->id == (int)id; }
 
 /* Families, as Quark's annotators group them (fx-quantization 4.1). In-place variants belong to the family of their twin. */
 bool bnd_is_activation(const bnd_node *node);      /* ACT */

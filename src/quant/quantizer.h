@@ -40,6 +40,9 @@ bnd_quantizer *bnd_quantizer_create(const bnd_quantizer_spec *spec); /* NULL whe
 bnd_quantizer *bnd_quantizer_copy(const bnd_quantizer *quantizer);
 void bnd_quantizer_destroy(bnd_quantizer *quantizer); /* NULL is fine */
 
+/* How a tensor of this shape is seen: [outer, channels, inner]; channels = 1 per tensor. */
+void bnd_quantizer_layout(const bnd_quantizer_spec *spec, const bnd_shape *shape, size_t *outer, size_t *channels, size_t *inner);
+
 /* Scale of a position, 2^-position, exact. */
 float bnd_scale_of(int position);
 
