@@ -55,6 +55,8 @@ bnd_status bnd_graph_status(const bnd_graph *graph, bnd_error *error) {
   return graph->short_of_memory ? bnd_fail_memory(error, "the graph") : BND_OK;
 }
 
+void bnd_graph_out_of_memory(bnd_graph *graph) { graph->short_of_memory = true; }
+
 /* --- names --- */
 
 /* "conv2d_12" -> length of "conv2d" and 12; without such an ending the whole length and -1. Leading zeros count as torch.fx's regular

@@ -111,6 +111,8 @@ int bnd_graph_id_limit(const bnd_graph *graph); /* all ids are smaller: size for
 /* --- building; text is copied. NULL = memory short: the graph remembers it and bnd_graph_status tells, so builders may check once --- */
 bnd_arena *bnd_graph_arena(bnd_graph *graph);
 bnd_status bnd_graph_status(const bnd_graph *graph, bnd_error *error);
+/* For passes whose own allocations fail: makes bnd_graph_status report it. */
+void bnd_graph_out_of_memory(bnd_graph *graph);
 /* torch.fx's naming: `candidate` if free, else base_N with the next free N. Marks the name used. */
 const char *bnd_graph_unique_name(bnd_graph *graph, const char *candidate);
 bnd_arg bnd_graph_list(bnd_graph *graph, const bnd_arg *items, int count);
