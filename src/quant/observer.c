@@ -198,6 +198,7 @@ bnd_status bnd_quantizer_finish(bnd_quantizer *quantizer, bnd_error *error) {
     memcpy(quantizer->zero_point, winner->zero_point, (size_t)quantizer->channels * sizeof *quantizer->zero_point);
   }
   quantizer->tensor_position = quantizer->position[0];
+  quantizer->adjustments = 0;
   bnd_quantizer_forget_records(quantizer);
   return BND_OK;
 }

@@ -69,6 +69,7 @@ bnd_quantizer *bnd_quantizer_copy(const bnd_quantizer *from) {
   memcpy(to->minimum, from->minimum, channels * sizeof *to->minimum);
   memcpy(to->maximum, from->maximum, channels * sizeof *to->maximum);
   to->tensor_position = from->tensor_position;
+  to->adjustments = from->adjustments;
   to->saturated = from->saturated;
   if (!bnd_quantizer_copy_records(to, from)) {
     bnd_quantizer_destroy(to);

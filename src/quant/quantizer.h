@@ -33,6 +33,7 @@ typedef struct bnd_quantizer {
   struct bnd_quantizer_record *records; /* distinct parameter vectors in order of first appearance, with their counts */
   size_t record_count, record_capacity;
   int tensor_position; /* position[0] as calibrated, before any hardware adjustment; set by bnd_quantizer_finish */
+  unsigned adjustments; /* which hardware rules moved the position since: a set of bits named in passes/target/adjust.h */
   double saturated;    /* share of observed values outside the representable range; negative = not measured */
 } bnd_quantizer;
 

@@ -1,0 +1,29 @@
+/* A target profile: what an NPU can do, as data. Profiles live in targets/NAME.json; amd-xint8 is the first. */
+#ifndef BND_PASSES_TARGET_TARGET_H
+#define BND_PASSES_TARGET_TARGET_H
+
+#include <stdbool.h>
+
+typedef struct bnd_limits {
+  int low, high; /* both allowed */
+} bnd_limits;
+
+/* ipos, wpos, bpos, opos: positions of inputs, weight, bias, output. Shifts are what the hardware does between accumulator and int8. */
+typedef struct bnd_target {
+  char name[64];
+  char description[256];
+  bool align_concat, align_pool, align_slice; /* inputs and output of these share one position: the smallest */
+  bnd_limits shift_read;      /* add, sub: max(ipos) - min(ipos) */
+  bnd_limits shift_write_add; /* add: min(ipos) - opos */
+  bnd_limits shift_write_mul; /* mul: ipos0 + ipos1 - opos */
+  bnd_limits shift_cut;       /* convolution, linear: wpos + ipos - opos */
+  int shift_bias_high;        /* convolution, linear: wpos + ipos - bpos; lower limit min(0, -(accumulator_bits - (8 + shift_cut))) */
+  int accumulator_bits;
+  bnd_limits hard_sigmoid_input; /* position of its input */
+  int hard_sigmoid_output_low;   /* smallest position of its output */
+  int hard_sigmoid_shift;        /* shift = this + ipos - opos, must be positive */
+  double hard_sigmoid_factor;    /* the hardware's 1/6 over the exact one */
+  bnd_limits shift_swish;        /* x * hardsigmoid(x): ipos0 + ipos1 - opos */
+} bnd_target;
+
+#endif
