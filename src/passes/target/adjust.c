@@ -44,7 +44,7 @@ static bnd_quantizer *output_quantizer(const bnd_node *node) {
 /* --- one pass over the rules, either enforcing or reporting --- */
 
 typedef struct sweep {
-  const bnd_target *target;
+  const bnd_target_profile *target;
   bool enforce;
   int checked, broken;
   void (*report)(void *user, const bnd_violation *violation);
@@ -188,7 +188,7 @@ static void hard_sigmoid(sweep *s, const bnd_node *node) {
   bnd_quantizer *input, *output;
   if (!is_hard_sigmoid(node) || !bnd_arg_node(node, 0) || !(input = quantizer_of(bnd_arg_node(node, 0))) || !(output = output_quantizer(node))) return;
   s->checked++;
-  const bnd_target *t = s->target;
+  const bnd_target_profile *t = s->target;
   const int ipos = clamped(input->position[0], t->hard_sigmoid_input);
   int opos = output->position[0] > t->hard_sigmoid_output_low ? output->position[0] : t->hard_sigmoid_output_low;
   if (t->hard_sigmoid_shift + ipos - opos <= 0) opos = t->hard_sigmoid_shift + ipos;
@@ -245,7 +245,7 @@ static void enforce_pools(sweep *s, const bnd_graph *graph) {
       if ((node->kind == BND_CALL_MODULE) == (modules == 1)) align_pool(s, node);
 }
 
-void bnd_adjust_positions(bnd_graph *graph, const bnd_target *target) {
+void bnd_adjust_positions(bnd_graph *graph, const bnd_target_profile *target) {
   sweep s = {.target = target, .enforce = true};
   for (int rule = 0; rule < BND_RULE_COUNT; rule++) {
     if (rule == BND_RULE_ALIGN_POOL) enforce_pools(&s, graph);
@@ -253,13 +253,13 @@ void bnd_adjust_positions(bnd_graph *graph, const bnd_target *target) {
   }
 }
 
-int bnd_check_positions(const bnd_graph *graph, const bnd_target *target, void (*report)(void *user, const bnd_violation *violation), void *user) {
+int bnd_check_positions(const bnd_graph *graph, const bnd_target_profile *target, void (*report)(void *user, const bnd_violation *violation), void *user) {
   sweep s = {.target = target, .report = report, .user = user};
   for (int rule = 0; rule < BND_RULE_COUNT; rule++) run_rule(&s, graph, (bnd_rule)rule);
   return s.broken;
 }
 
-int bnd_count_rule(const bnd_graph *graph, const bnd_target *target, bnd_rule rule) {
+int bnd_count_rule(const bnd_graph *graph, const bnd_target_profile *target, bnd_rule rule) {
   sweep s = {.target = target};
   run_rule(&s, graph, rule);
   return s.checked;

@@ -25,9 +25,9 @@ const char *bnd_rule_meaning(bnd_rule rule); /* one line for a person */
 /* Clips that start at 0 and are followed by a quantizer become relu: the quantizer's saturation does the rest. */
 bnd_status bnd_clip_to_relu(bnd_graph *graph, bnd_error *error);
 /* Enforces every rule once, in order, one sweep over the nodes each, as Quark does: a later rule may undo an earlier one. */
-void bnd_adjust_positions(bnd_graph *graph, const bnd_target *target);
+void bnd_adjust_positions(bnd_graph *graph, const bnd_target_profile *target);
 /* A mul by the target's factor behind every quantized hard sigmoid: what the hardware computes instead of x/6 + 1/2. */
-bnd_status bnd_hard_sigmoid_to_hardware(bnd_graph *graph, const bnd_target *target, bnd_error *error);
+bnd_status bnd_hard_sigmoid_to_hardware(bnd_graph *graph, const bnd_target_profile *target, bnd_error *error);
 
 typedef struct bnd_violation {
   bnd_rule rule;
@@ -38,8 +38,8 @@ typedef struct bnd_violation {
 } bnd_violation;
 
 /* Calls report for every rule that a node breaks. Returns how many. report may be NULL. */
-int bnd_check_positions(const bnd_graph *graph, const bnd_target *target, void (*report)(void *user, const bnd_violation *violation), void *user);
+int bnd_check_positions(const bnd_graph *graph, const bnd_target_profile *target, void (*report)(void *user, const bnd_violation *violation), void *user);
 /* How many nodes a rule applies to. */
-int bnd_count_rule(const bnd_graph *graph, const bnd_target *target, bnd_rule rule);
+int bnd_count_rule(const bnd_graph *graph, const bnd_target_profile *target, bnd_rule rule);
 
 #endif

@@ -29,7 +29,7 @@ bnd_status bnd_clip_to_relu(bnd_graph *graph, bnd_error *error) {
   return bnd_finish_sweep(graph, &doomed, error);
 }
 
-bnd_status bnd_hard_sigmoid_to_hardware(bnd_graph *graph, const bnd_target *target, bnd_error *error) {
+bnd_status bnd_hard_sigmoid_to_hardware(bnd_graph *graph, const bnd_target_profile *target, bnd_error *error) {
   for (bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
     if (!node->op || bnd_functional_id(node) != BND_OP_HARDSIGMOID || node->user_count != 1) continue;
     const bnd_node *input = bnd_arg_node(node, 0), *output = node->users[0];

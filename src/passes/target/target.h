@@ -9,7 +9,7 @@ typedef struct bnd_limits {
 } bnd_limits;
 
 /* ipos, wpos, bpos, opos: positions of inputs, weight, bias, output. Shifts are what the hardware does between accumulator and int8. */
-typedef struct bnd_target {
+typedef struct bnd_target_profile {
   char name[64];
   char description[256];
   bool align_concat, align_pool, align_slice; /* inputs and output of these share one position: the smallest */
@@ -24,6 +24,6 @@ typedef struct bnd_target {
   int hard_sigmoid_shift;        /* shift = this + ipos - opos, must be positive */
   double hard_sigmoid_factor;    /* the hardware's 1/6 over the exact one */
   bnd_limits shift_swish;        /* x * hardsigmoid(x): ipos0 + ipos1 - opos */
-} bnd_target;
+} bnd_target_profile;
 
 #endif

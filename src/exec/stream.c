@@ -1,0 +1,82 @@
+#include "exec/stream.h"
+
+#include <omp.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct stream_state {
+  bnd_executor *executor;
+  const bnd_image_source *source;
+  const bnd_stream *stream;
+  const bnd_context *context;
+  atomic_size_t next, done;
+  atomic_bool stop;
+  size_t failed_index; /* guarded by the critical section */
+  bnd_error failure;
+  bnd_status status;
+} stream_state;
+
+int bnd_stream_workers(const bnd_image_source *source, const bnd_context *context) {
+  const int threads = bnd_thread_count(context);
+  return source->count < (size_t)threads ? (source->count ? (int)source->count : 1) : threads;
+}
+
+static void fail(stream_state *state, size_t index, bnd_status status, const bnd_error *error) {
+#pragma omp critical(bnd_stream_failure)
+  {
+    if (state->status == BND_OK || index < state->failed_index) {
+      state->status = status;
+      state->failure = *error;
+      state->failed_index = index;
+    }
+  }
+  atomic_store(&state->stop, true);
+}
+
+/* Reports and asks for cancellation; only the thread that called the library may. */
+static void report(stream_state *state) {
+  bnd_report_progress(state->context, state->stream->stage, "images", atomic_load(&state->done), state->source->count);
+  if (!bnd_is_cancelled(state->context)) return;
+  bnd_error error = {0};
+  bnd_fail(&error, BND_ERROR_INTERRUPTED, "interrupted during %s", state->stream->stage);
+  fail(state, 0, BND_ERROR_INTERRUPTED, &error);
+}
+
+static bnd_status run_one(stream_state *state, bnd_session *session, float *input, const bnd_stream_place *place, bnd_error *error) {
+  const bnd_stream *stream = state->stream;
+  BND_TRY(state->source->load(state->source->user, place->index, input, error));
+  const float *const inputs[] = {input};
+  bnd_stream_place probe_place = *place;
+  BND_TRY(bnd_session_run(session, inputs, stream->probe, &probe_place, error));
+  return stream->finished ? stream->finished(place, session, error) : BND_OK;
+}
+
+static void work(stream_state *state, int worker) {
+  bnd_error error = {0};
+  bnd_session *session = NULL;
+  float *input = bnd_alloc_aligned(state->source->input_size, sizeof *input);
+  bnd_status status = input ? bnd_session_create(state->executor, &session, &error) : bnd_fail_memory(&error, "an input image");
+  if (status != BND_OK) fail(state, 0, status, &error);
+  while (!atomic_load(&state->stop)) {
+    const bnd_stream_place place = {state->stream->user, worker, atomic_fetch_add(&state->next, 1)};
+    if (place.index >= state->source->count) break;
+    status = run_one(state, session, input, &place, &error);
+    if (status != BND_OK) fail(state, place.index, status, &error);
+    else atomic_fetch_add(&state->done, 1);
+    if (worker == 0) report(state);
+  }
+  bnd_session_destroy(session);
+  free(input);
+}
+
+bnd_status bnd_stream_images(bnd_executor *executor, const bnd_image_source *source, const bnd_stream *stream, const bnd_context *context, bnd_error *error) {
+  stream_state state = {.executor = executor, .source = source, .stream = stream, .context = context};
+  const int workers = bnd_stream_workers(source, context);
+  report(&state);
+#pragma omp parallel num_threads(workers)
+  work(&state, omp_get_thread_num());
+  if (state.status == BND_OK) report(&state);
+  if (state.status != BND_OK && error) *error = state.failure;
+  return state.status;
+}
