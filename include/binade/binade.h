@@ -1,0 +1,160 @@
+/* The whole of binade: open a network, look at it, evaluate it, quantize it.
+
+   Every function returns a bnd_status and fills *error on failure (NULL allowed). Option structs may be zero-initialised: 0 or NULL in a field
+   means its default, given beside it. Strings in options are borrowed for the duration of the call. Text handed out is UTF-8, ends with a line
+   feed and is freed with bnd_free. Functions that write files write them whole or not at all. */
+#ifndef BINADE_BINADE_H
+#define BINADE_BINADE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "binade/context.h"
+#include "binade/error.h"
+#include "binade/version.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Frees what this library handed out. NULL is fine. */
+BND_API void bnd_free(void *memory);
+
+/* ---- Models ---- */
+
+/* A network with its weights, read from a checkpoint. Immutable once opened. */
+typedef struct bnd_model bnd_model;
+
+BND_API bnd_status bnd_model_open(const char *path, bnd_model **model, bnd_error *error);
+BND_API void bnd_model_close(bnd_model *model); /* NULL is fine */
+
+/* How far the branches and batch normalizations of a network are merged into its convolutions. */
+typedef enum bnd_form {
+  BND_FORM_DEFAULT = 0,
+  BND_FORM_TRAIN,   /* as trained: every branch by itself */
+  BND_FORM_PARTIAL, /* branches merged, the batch normalization behind them kept: what quantization starts from */
+  BND_FORM_FOLDED   /* everything merged that can be */
+} bnd_form;
+
+/* What computes. Both give the same quantized results; the second is slow and simple. */
+typedef enum bnd_executor_kind {
+  BND_EXECUTOR_DEFAULT = 0, /* the fast one */
+  BND_EXECUTOR_FAKEQUANT,
+  BND_EXECUTOR_REFERENCE
+} bnd_executor_kind;
+
+/* Format, inputs, outputs, layers, parameters, multiply-accumulates, classes, preprocessing; as text or as one JSON object. */
+BND_API bnd_status bnd_model_describe(const bnd_model *model, bool json, char **text, bnd_error *error);
+
+typedef struct bnd_print_options {
+  bnd_form form; /* default: partial */
+  bool code;     /* as readable code instead of a table */
+  int size;      /* side of the square input in pixels, a multiple of 32; 0 = the checkpoint's own, or 640 */
+} bnd_print_options;
+BND_API bnd_status bnd_model_print(const bnd_model *model, const bnd_print_options *options, char **text, bnd_error *error);
+
+typedef struct bnd_convert_options {
+  bnd_form form;    /* default: folded */
+  int size;         /* as above */
+  bool raw_outputs; /* also the tensors before box decoding */
+} bnd_convert_options;
+/* Writes the FP32 network as ONNX. */
+BND_API bnd_status bnd_model_convert(const bnd_model *model, const bnd_convert_options *options, const char *path, bnd_error *error);
+
+/* Tests every constraint of a hardware target ("amd-xint8"; NULL = that) and reports each node that breaks one. */
+BND_API bnd_status bnd_check(const bnd_model *model, const char *target, bool json, char **text, int *violations, bnd_error *error);
+
+/* ---- Evaluation ---- */
+
+typedef struct bnd_evaluate_options {
+  const char *data;           /* folder in COCO layout: annotations/instances_<split>.json, images/<split>/ */
+  const char *split;          /* default: "val2017" */
+  uint64_t images;            /* only the first so many; 0 = all */
+  int size;                   /* as above */
+  bnd_form form;              /* default: train */
+  bnd_executor_kind executor; /* default: fakequant */
+} bnd_evaluate_options;
+
+typedef struct bnd_class_result {
+  char *name;
+  uint64_t objects;        /* annotated ones */
+  double ap50, ap50_95;    /* COCO's average precision of the class; NaN without annotated objects */
+} bnd_class_result;
+
+typedef struct bnd_evaluation {
+  double map50, map50_95; /* super-gradients' mAP@0.50 and mAP@0.50:0.95 */
+  double coco[12];        /* COCO's twelve numbers in their usual order; -1 where undefined */
+  uint64_t images;
+  double seconds;
+  bnd_class_result *classes;
+  size_t class_count;
+} bnd_evaluation;
+
+BND_API bnd_status bnd_evaluate(const bnd_model *model, const bnd_evaluate_options *options, const bnd_context *context, bnd_evaluation *result,
+                                bnd_error *error);
+BND_API void bnd_evaluation_free(bnd_evaluation *result); /* what it owns, not the struct itself */
+
+typedef struct bnd_predict_options {
+  const char *const *images; /* paths */
+  size_t image_count;
+  const char *output;  /* folder for the images with their boxes drawn; NULL = none are written */
+  double confidence;   /* lowest score kept; 0 = 0.25 */
+  double iou;          /* overlap from which the weaker box of a class goes; 0 = 0.7 */
+  int maximum;         /* boxes per image; 0 = 300 */
+  int size;            /* as above */
+} bnd_predict_options;
+/* Finds objects; *json is one JSON array with an object for each image: file, width, height, boxes (class, name, score, x, y, width, height). */
+BND_API bnd_status bnd_predict(const bnd_model *model, const bnd_predict_options *options, const bnd_context *context, char **json,
+                               bnd_error *error);
+
+/* ---- Quantization ---- */
+
+typedef struct bnd_quantize_options {
+  const char *checkpoint;
+  const char *data;   /* folder in COCO layout */
+  const char *output; /* folder for the results, made if missing */
+  const char *split;  /* for calibration and evaluation; default: "val2017" */
+  const char *recipe; /* default: "quark" */
+  const char *target; /* default: "amd-xint8" */
+  const char *config; /* JSON file in Quark's shape; NULL = the recipe's own configuration */
+  uint64_t calibration_images; /* default: 500, or all there are */
+  int batch;                   /* calibration images per batch; default: 25 */
+  uint64_t images;             /* evaluate on the first so many; 0 = all */
+  bool no_evaluation;
+  int size;                    /* as above */
+  const char *scope;           /* "published" (default), "backbone-neck", "all", or "stubs" */
+  const char *const *quant_stubs, *const *dequant_stubs; /* scope "stubs": names of nodes behind which quantization begins and ends */
+  size_t quant_stub_count, dequant_stub_count;
+  const char *observer;        /* "min-max" (default) or "min-mse" */
+  bool per_channel;            /* weights: an exponent for each output channel */
+  bnd_executor_kind executor;
+  bool restart;                /* ignore finished stages found in `output` instead of continuing from them */
+  const char *command;         /* the command line, kept in results.json; may be NULL */
+} bnd_quantize_options;
+
+typedef struct bnd_stage_result {
+  char name[16];          /* "fp32", "folded", "ptq", "aligned" */
+  bool evaluated;         /* false: the numbers below it are 0 */
+  double map50, map50_95;
+  double coco[12];
+  uint64_t images;
+  double seconds;         /* of the whole stage */
+  double peak_rss_mib;
+} bnd_stage_result;
+
+enum { BND_MAX_STAGES = 8 };
+typedef struct bnd_quantize_result {
+  bnd_stage_result stages[BND_MAX_STAGES];
+  int stage_count;
+  uint64_t calibration_images; /* really used */
+  int violations;              /* constraints of the target still broken after alignment */
+} bnd_quantize_result;
+
+/* The staged run: checkpoint to INT8 ONNX. Stages already finished in `output` with the same options are taken from there. */
+BND_API bnd_status bnd_quantize(const bnd_quantize_options *options, const bnd_context *context, bnd_quantize_result *result, bnd_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

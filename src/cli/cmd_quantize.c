@@ -1,0 +1,223 @@
+/* binade quantize, and yolo_nas_pow2_int_quant: the same run with the options of AMD Quark's published example. */
+#include <stdlib.h>
+#include <string.h>
+#include <yajl/yajl_gen.h>
+
+#include "cli.h"
+
+static const char not_trained[] = "quantization-aware training (--qat) is not there yet; without --qat the network is quantized after training";
+
+static void print_json(const bnd_quantize_options *options, const bnd_quantize_result *result) {
+  cli_json *json = cli_json_create();
+  yajl_gen_map_open(json);
+  cli_json_key(json, "output");
+  cli_json_text(json, options->output);
+  cli_json_key(json, "calibration_images");
+  cli_json_count(json, result->calibration_images);
+  cli_json_key(json, "violations");
+  cli_json_count(json, (uint64_t)result->violations);
+  cli_json_key(json, "stages");
+  yajl_gen_array_open(json);
+  for (int i = 0; i < result->stage_count; i++) {
+    const bnd_stage_result *stage = &result->stages[i];
+    yajl_gen_map_open(json);
+    cli_json_key(json, "name");
+    cli_json_text(json, stage->name);
+    if (stage->evaluated) {
+      cli_json_key(json, "map50");
+      cli_json_number(json, stage->map50);
+      cli_json_key(json, "map50_95");
+      cli_json_number(json, stage->map50_95);
+      cli_json_key(json, "coco");
+      cli_json_numbers(json, stage->coco, 12);
+      cli_json_key(json, "images");
+      cli_json_count(json, stage->images);
+    }
+    cli_json_key(json, "seconds");
+    cli_json_number(json, stage->seconds);
+    cli_json_key(json, "peak_rss_mib");
+    cli_json_number(json, stage->peak_rss_mib);
+    yajl_gen_map_close(json);
+  }
+  yajl_gen_array_close(json);
+  yajl_gen_map_close(json);
+  cli_json_print(json, stdout);
+}
+
+static const char *stage_title(const char *name) {
+  static const char *const titles[][2] = {{"fp32", "FP32"}, {"folded", "FP32 folded"}, {"ptq", "PTQ"}, {"aligned", "PTQ hardware-aligned"}};
+  for (size_t i = 0; i < sizeof titles / sizeof *titles; i++)
+    if (strcmp(name, titles[i][0]) == 0) return titles[i][1];
+  return name;
+}
+
+static void print_table(const bnd_quantize_options *options, const bnd_quantize_result *result) {
+  cli_table *table = cli_table_create("lrrrrrr");
+  const char *const headers[] = {"stage", "mAP@0.50", "mAP@0.50:0.95", "change", "images", "seconds", "peak MiB"};
+  for (size_t i = 0; i < 7; i++) cli_table_cell(table, "%s", headers[i]);
+  for (int i = 0; i < result->stage_count; i++) {
+    const bnd_stage_result *stage = &result->stages[i], *first = &result->stages[0];
+    cli_table_cell(table, "%s", stage_title(stage->name));
+    if (stage->evaluated) {
+      cli_table_cell(table, "%.4f", stage->map50);
+      cli_table_cell(table, "%.4f", stage->map50_95);
+      if (i > 0 && first->evaluated) cli_table_cell(table, "%+.4f", stage->map50_95 - first->map50_95);
+      else cli_table_cell(table, " ");
+      cli_table_cell(table, "%llu", (unsigned long long)stage->images);
+    } else {
+      for (int k = 0; k < 4; k++) cli_table_cell(table, "-");
+    }
+    cli_table_cell(table, "%.1f", stage->seconds);
+    cli_table_cell(table, "%.0f", stage->peak_rss_mib);
+  }
+  cli_table_print(table, stdout);
+  printf("\n%llu images for calibration; ", (unsigned long long)result->calibration_images);
+  if (result->violations == 0) printf("every constraint of the target holds\n");
+  else printf("%d constraint%s of the target still broken (see %s/run.log)\n", result->violations, result->violations == 1 ? "" : "s", options->output);
+  printf("written to %s: int8.onnx and what led to it\n", options->output);
+}
+
+static int quantize(bnd_quantize_options *quantize_options, cli_run *run, bool json) {
+  bnd_error error = {0};
+  bnd_quantize_result result = {0};
+  char *command = cli_command_line();
+  quantize_options->command = command;
+  bnd_context *context = cli_run_begin(run);
+  const bnd_status status = bnd_quantize(quantize_options, context, &result, &error);
+  cli_run_end(run);
+  free(command);
+  if (status != BND_OK) return cli_fail(status, &error);
+  if (json) print_json(quantize_options, &result);
+  else print_table(quantize_options, &result);
+  return CLI_OK;
+}
+
+int cli_quantize(int argc, char **argv) {
+  bnd_quantize_options quantize_options = {.output = "out", .recipe = "quark", .target = "amd-xint8"};
+  cli_run run = {0};
+  cli_list quant_stubs = {0}, dequant_stubs = {0};
+  bool json = false, qat = false;
+  const char *executor = NULL;
+  const cli_option options[] = {
+      {"data", 'd', CLI_TEXT, &quantize_options.data, "DIR", "folder in COCO layout: annotations/instances_SPLIT.json, images/SPLIT/", 0, 0, true},
+      {"output", 'o', CLI_TEXT, &quantize_options.output, "DIR", "folder for the results (default: out)", 0, 0, false},
+      {"split", 0, CLI_TEXT, &quantize_options.split, "SPLIT", "part of the data to calibrate and evaluate on (default: val2017)", 0, 0, false},
+      {"recipe", 0, CLI_CHOICE, &quantize_options.recipe, "quark", "how: as AMD Quark's FX flow does (default: quark)", 0, 0, false},
+      {"target", 't', CLI_CHOICE, &quantize_options.target, "amd-xint8", "the hardware (default: amd-xint8)", 0, 0, false},
+      {"calib", 0, CLI_COUNT, &quantize_options.calibration_images, "N", "calibration images (default: 500, or all there are)", 1, 1e9, false},
+      {"batch", 0, CLI_INT, &quantize_options.batch, "B", "calibration images in a batch (default: 25)", 1, 100000, false},
+      {"observer", 0, CLI_CHOICE, &quantize_options.observer, "min-max|min-mse",
+       "what chooses the exponents: the range seen, or the least error (default: min-max)", 0, 0, false},
+      {"per-channel", 0, CLI_FLAG, &quantize_options.per_channel, NULL, "an exponent for each output channel of a weight", 0, 0, false},
+      {"scope", 0, CLI_CHOICE, &quantize_options.scope, "published|backbone-neck|all",
+       "what is quantized: as the published example, without the heads, or everything (default: published)", 0, 0, false},
+      {"quant-stub", 0, CLI_LIST, &quant_stubs, "NODE", "quantize from this node on; repeatable, instead of --scope", 0, 0, false},
+      {"dequant-stub", 0, CLI_LIST, &dequant_stubs, "NODE", "quantize no further than this node; repeatable", 0, 0, false},
+      {"config", 0, CLI_TEXT, &quantize_options.config, "FILE", "configuration in Quark's JSON shape, with settings for single layers", 0, 0, false},
+      {"size", 0, CLI_INT, &quantize_options.size, "S", "side of the square input, a multiple of 32 (default: the checkpoint's own, or 640)", 32, 16384, false},
+      {"images", 'n', CLI_COUNT, &quantize_options.images, "N", "evaluate on the first N images (default: all)", 0, 0, false},
+      {"no-eval", 0, CLI_FLAG, &quantize_options.no_evaluation, NULL, "measure no mAP", 0, 0, false},
+      {"executor", 0, CLI_CHOICE, &executor, CLI_EXECUTORS, "what computes: fast, or plain loops to compare with (default: fakequant)", 0, 0, false},
+      {"restart", 0, CLI_FLAG, &quantize_options.restart, NULL, "begin anew instead of continuing from finished stages in the output folder", 0, 0, false},
+      {"json", 0, CLI_FLAG, &json, NULL, "the result table as JSON", 0, 0, false},
+      {"qat", 0, CLI_FLAG, &qat, NULL, NULL, 0, 0, false},
+      {"seed", 0, CLI_COUNT, &run.seed, "K", "seed of everything random (default: 0)", 0, 0, false},
+      CLI_RUN_OPTIONS(run),
+  };
+  const cli_syntax syntax = {
+      "binade quantize", "CHECKPOINT",
+      "Quantizes a trained network to INT8 with power-of-two scales and writes ONNX files, every exponent and mAP at every step. An interrupted run "
+      "continues when the same command is given again.",
+      1, 1, options, sizeof options / sizeof *options,
+      "Written to the output folder: fp32_training.onnx, fp32_folded.onnx, int8.onnx, int8_dedicated_qdq.onnx, captured.txt, quantized.txt, frozen.txt, "
+      "quantization.json, results.json, run.log."};
+  char **operands;
+  cli_parse(&syntax, argc, argv, &operands);
+  quantize_options.checkpoint = operands[0];
+  quantize_options.executor = cli_executor(executor);
+  if (quant_stubs.count + dequant_stubs.count > 0) {
+    if (quantize_options.scope) cli_usage_error(syntax.command, "--scope and stubs exclude each other");
+    quantize_options.scope = "stubs";
+    quantize_options.quant_stubs = quant_stubs.items;
+    quantize_options.quant_stub_count = quant_stubs.count;
+    quantize_options.dequant_stubs = dequant_stubs.items;
+    quantize_options.dequant_stub_count = dequant_stubs.count;
+  }
+  int status = CLI_FAILED;
+  if (qat) cli_message("%s", not_trained);
+  else status = quantize(&quantize_options, &run, json);
+  free(quant_stubs.items);
+  free(dequant_stubs.items);
+  return status;
+}
+
+/* "onnx", with or without the quotes that the example's own list of choices has inside the words. */
+static bool is_export(const char *word, const char *name) {
+  const size_t length = strlen(name), quotes = word[0] == '\'';
+  return strncmp(word + quotes, name, length) == 0 && strcmp(word + quotes + length, quotes ? "'" : "") == 0;
+}
+
+static int check_exports(const char *command, const cli_list *exports) {
+  for (size_t i = 0; i < exports->count; i++) {
+    const char *word = exports->items[i];
+    if (is_export(word, "onnx")) continue;
+    if (!is_export(word, "torch_compile") && !is_export(word, "torch_save"))
+      cli_usage_error(command, "option '--model_export' takes onnx, not '%s'", word);
+    cli_message("--model_export %s: PyTorch's own formats cannot be written; onnx, the default, holds the same network", word);
+    return CLI_FAILED;
+  }
+  return CLI_OK;
+}
+
+int cli_quark_example(int argc, char **argv) {
+  enum { EXAMPLE_BATCH = 25, EXAMPLE_BATCHES = 20 };
+  bnd_quantize_options quantize_options = {.output = "./quant_result", .recipe = "quark", .target = "amd-xint8", .batch = EXAMPLE_BATCH};
+  cli_run run = {0};
+  cli_list exports = {0};
+  const char *model_name = NULL, *gpus = NULL, *pretrained = NULL;
+  bool qat = false, json = false;
+  double train_share = 0.001;
+  int train_batch = 8, validation_batch = 8, calibration_batches = EXAMPLE_BATCHES;
+  const cli_option options[] = {
+      {"data_dir", 0, CLI_TEXT, &quantize_options.data, "DIR", "folder in COCO layout, with annotations/ and images/val2017", 0, 0, true},
+      {"checkpoint", 0, CLI_TEXT, &quantize_options.checkpoint, "FILE", "the trained network", 0, 0, false},
+      {"pretrained", 0, CLI_TEXT, &pretrained, "FILE", "the same as --checkpoint", 0, 0, false},
+      {"model_name", 0, CLI_CHOICE, &model_name, "yolo-nas", "the only one (default: yolo-nas)", 0, 0, false},
+      {"calib_data_size", 0, CLI_INT, &calibration_batches, "N", "calibration batches, of 25 images each (default: 20)", 1, 10000000, false},
+      {"export_dir", 'o', CLI_TEXT, &quantize_options.output, "DIR", "folder for the results (default: ./quant_result)", 0, 0, false},
+      {"model_export", 0, CLI_LIST, &exports, "onnx", "format to write (default: onnx)", 0, 0, false},
+      {"val_batch_size", 0, CLI_INT, &validation_batch, "N", "accepted; results do not depend on it", 1, 100000, false},
+      {"gpus", 0, CLI_TEXT, &gpus, "LIST", "accepted and not used: everything runs on the processor", 0, 0, false},
+      {"json", 0, CLI_FLAG, &json, NULL, "the result table as JSON", 0, 0, false},
+      {"seed", 0, CLI_COUNT, &run.seed, "K", "seed of everything random (default: 0)", 0, 0, false},
+      CLI_RUN_OPTIONS(run),
+      /* Known, so that a command line that works there gets an answer here. */
+      {"qat", 0, CLI_FLAG, &qat, NULL, NULL, 0, 0, false},
+      {"train_batch_size", 0, CLI_INT, &train_batch, "N", NULL, 1, 100000, false},
+      {"train_data_percent", 0, CLI_NUMBER, &train_share, "X", NULL, 1e-12, 1, false},
+  };
+  const cli_syntax syntax = {
+      cli_program(), "",
+      "Quantizes a YOLO-NAS checkpoint to INT8 with power-of-two scales, with the options of AMD Quark's example of the same name. 'binade quantize' does "
+      "the same and more.",
+      0, 0, options, sizeof options / sizeof *options, NULL};
+  char **operands;
+  cli_parse(&syntax, argc, argv, &operands);
+  if (pretrained) {
+    if (quantize_options.checkpoint && strcmp(quantize_options.checkpoint, pretrained) != 0)
+      cli_usage_error(syntax.command, "--checkpoint and --pretrained name different files");
+    quantize_options.checkpoint = pretrained;
+  }
+  if (!quantize_options.checkpoint) cli_usage_error(syntax.command, "option '--checkpoint FILE' is missing");
+  quantize_options.calibration_images = (uint64_t)calibration_batches * EXAMPLE_BATCH;
+
+  int status = check_exports(syntax.command, &exports);
+  free(exports.items);
+  if (status != CLI_OK) return status;
+  if (qat) {
+    cli_message("%s", not_trained);
+    return CLI_FAILED;
+  }
+  if (gpus && *gpus && !run.quiet) cli_message("--gpus %s is not used: everything runs on the processor", gpus);
+  return quantize(&quantize_options, &run, json);
+}

@@ -1,0 +1,98 @@
+/* A library that computes nothing, so that the command's frame can be tested quickly and alone. What it does is told by the name of the "model":
+   "missing" cannot be opened, "broken-N" has N violations, "full" fails with a message; everything else works. Options are printed back. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "binade/binade.h"
+
+struct bnd_model {
+  char path[256];
+};
+
+static bnd_status fail(bnd_error *error, bnd_status status, const char *message) {
+  error->status = status;
+  snprintf(error->message, sizeof error->message, "%s", message);
+  return status;
+}
+
+const char *bnd_status_text(bnd_status status) { return status == BND_ERROR_MEMORY ? "out of memory" : "some error"; }
+void bnd_free(void *memory) { free(memory); }
+void bnd_model_close(bnd_model *model) { free(model); }
+void bnd_evaluation_free(bnd_evaluation *result) { free(result->classes); }
+
+bnd_status bnd_model_open(const char *path, bnd_model **model, bnd_error *error) {
+  if (strcmp(path, "missing") == 0) return fail(error, BND_ERROR_IO, "missing: cannot be opened");
+  *model = calloc(1, sizeof **model);
+  snprintf((*model)->path, sizeof (*model)->path, "%s", path);
+  return BND_OK;
+}
+
+bnd_status bnd_model_describe(const bnd_model *model, bool json, char **text, bnd_error *error) {
+  if (strcmp(model->path, "full") == 0) return fail(error, BND_ERROR_MODEL, "full: holds no network");
+  return asprintf(text, "%s%s\n", model->path, json ? " json" : "") < 0 ? BND_ERROR_MEMORY : BND_OK;
+}
+
+bnd_status bnd_model_print(const bnd_model *model, const bnd_print_options *options, char **text, bnd_error *error) {
+  (void)error;
+  return asprintf(text, "%s form=%d code=%d size=%d\n", model->path, options->form, options->code, options->size) < 0 ? BND_ERROR_MEMORY : BND_OK;
+}
+
+bnd_status bnd_model_convert(const bnd_model *model, const bnd_convert_options *options, const char *path, bnd_error *error) {
+  (void)error;
+  printf("%s -> %s form=%d size=%d raw=%d\n", model->path, path, options->form, options->size, options->raw_outputs);
+  return BND_OK;
+}
+
+bnd_status bnd_check(const bnd_model *model, const char *target, bool json, char **text, int *violations, bnd_error *error) {
+  (void)error;
+  *violations = strncmp(model->path, "broken-", 7) == 0 ? atoi(model->path + 7) : 0;
+  return asprintf(text, "%s%s: %d\n", target, json ? " json" : "", *violations) < 0 ? BND_ERROR_MEMORY : BND_OK;
+}
+
+bnd_status bnd_evaluate(const bnd_model *model, const bnd_evaluate_options *options, const bnd_context *context, bnd_evaluation *result,
+                        bnd_error *error) {
+  (void)model, (void)error;
+  static char name[] = "caf\xc3\xa9";
+  for (uint64_t i = 0; i <= 40; i++) context->progress(context->user, &(bnd_progress){"evaluation", "images", i, 40});
+  *result = (bnd_evaluation){.map50 = 0.6210263967514038, .map50_95 = 0.48172885179519653, .images = options->images ? options->images : 200, .seconds = 1.5};
+  for (int i = 0; i < 12; i++) result->coco[i] = i == 3 ? -1 : 0.1 * i;
+  result->classes = calloc(1, sizeof *result->classes);
+  result->class_count = 1;
+  result->classes[0] = (bnd_class_result){.name = name, .objects = 7, .ap50 = 0.5, .ap50_95 = 0.0 / 0.0};
+  return BND_OK;
+}
+
+bnd_status bnd_predict(const bnd_model *model, const bnd_predict_options *options, const bnd_context *context, char **json, bnd_error *error) {
+  (void)model, (void)context, (void)error;
+  return asprintf(json, "[%zu images, last %s, %g %g %d]\n", options->image_count, options->images[options->image_count - 1], options->confidence,
+                  options->iou, options->maximum) < 0 ? BND_ERROR_MEMORY : BND_OK;
+}
+
+/* With the checkpoint "slow" it takes three seconds of 10 ms each and watches for interruption, as a real run does. */
+bnd_status bnd_quantize(const bnd_quantize_options *options, const bnd_context *context, bnd_quantize_result *result, bnd_error *error) {
+  context->log(context->user, BND_LOG_WARNING, "this is no library");
+  context->log(context->user, BND_LOG_DEBUG, "details");
+  const int steps = strcmp(options->checkpoint, "slow") == 0 ? 300 : strcmp(options->checkpoint, "stuck") == 0 ? 1000 : 3;
+  for (int i = 0; i <= steps; i++) {
+    context->progress(context->user, &(bnd_progress){"calibration", "images", (uint64_t)i, (uint64_t)steps});
+    if (steps > 3) nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    if (steps != 1000 && context->cancelled(context->user)) return fail(error, BND_ERROR_INTERRUPTED, "interrupted during calibration");
+  }
+  fprintf(stderr, "options: %s data=%s out=%s split=%s recipe=%s target=%s config=%s calib=%llu batch=%d images=%llu eval=%d size=%d scope=%s stubs=%zu/%zu "
+          "observer=%s channel=%d executor=%d restart=%d threads=%d seed=%llu\ncommand: %s\n",
+          options->checkpoint, options->data, options->output, options->split ? options->split : "-", options->recipe, options->target,
+          options->config ? options->config : "-", (unsigned long long)options->calibration_images, options->batch, (unsigned long long)options->images,
+          !options->no_evaluation, options->size, options->scope ? options->scope : "-", options->quant_stub_count, options->dequant_stub_count,
+          options->observer ? options->observer : "-", options->per_channel, options->executor, options->restart, context->threads,
+          (unsigned long long)context->seed, options->command);
+  static const char *const names[] = {"fp32", "folded", "ptq", "aligned"};
+  for (int i = 0; i < 4; i++) {
+    bnd_stage_result *stage = &result->stages[result->stage_count++];
+    *stage = (bnd_stage_result){.evaluated = !options->no_evaluation, .map50 = 0.6 - 0.1 * i, .map50_95 = 0.4 - 0.1 * i, .images = 20, .seconds = 2, .peak_rss_mib = 100};
+    snprintf(stage->name, sizeof stage->name, "%s", names[i]);
+  }
+  result->calibration_images = options->calibration_images;
+  return BND_OK;
+}
