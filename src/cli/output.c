@@ -17,7 +17,8 @@ static struct {
 void cli_start(const char *program, int argc, char **argv) {
   start.program = program;
   start.argc = argc;
-  start.argv = argv;
+  start.argv = cli_allocate((size_t)argc + 1, sizeof *argv); /* a copy, because parsing options reorders the original */
+  if (argc > 0) memcpy(start.argv, argv, (size_t)argc * sizeof *argv);
 }
 
 const char *cli_program(void) { return start.program; }

@@ -70,11 +70,11 @@ bnd_status bnd_predict(const bnd_model *model, const bnd_predict_options *option
                   options->iou, options->maximum) < 0 ? BND_ERROR_MEMORY : BND_OK;
 }
 
-/* With the checkpoint "slow" it takes three seconds of 10 ms each and watches for interruption, as a real run does. */
+/* With the checkpoint "slow" it takes two seconds and watches for interruption, as a real run does. */
 bnd_status bnd_quantize(const bnd_quantize_options *options, const bnd_context *context, bnd_quantize_result *result, bnd_error *error) {
   context->log(context->user, BND_LOG_WARNING, "this is no library");
   context->log(context->user, BND_LOG_DEBUG, "details");
-  const int steps = strcmp(options->checkpoint, "slow") == 0 ? 300 : strcmp(options->checkpoint, "stuck") == 0 ? 1000 : 3;
+  const int steps = strcmp(options->checkpoint, "slow") == 0 ? 200 : strcmp(options->checkpoint, "stuck") == 0 ? 1000 : 3;
   for (int i = 0; i <= steps; i++) {
     context->progress(context->user, &(bnd_progress){"calibration", "images", (uint64_t)i, (uint64_t)steps});
     if (steps > 3) nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
