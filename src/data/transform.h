@@ -53,8 +53,8 @@ bnd_status bnd_preprocess(const bnd_preprocessing *preprocessing, const bnd_imag
 bnd_status bnd_preprocess_canvas(const bnd_preprocessing *preprocessing, const bnd_image *image, uint8_t *canvas, bnd_geometry *geometry,
                                  bnd_error *error);
 
-/* A box (x1, y1, x2, y2) on the canvas -> x, y, width, height in pixels of the original image, f64, not clipped: what COCOeval is fed. */
-void bnd_geometry_unmap(const bnd_geometry *geometry, const float box[4], double xywh[4]);
+/* A box (x1, y1, x2, y2) on the canvas -> x, y, width, height in pixels of the original image, f32, not clipped: what COCOeval is fed. */
+void bnd_geometry_unmap(const bnd_geometry *geometry, const float box[4], float xywh[4]);
 
 /* Ground truth on the canvas for super-gradients' metrics: rows of label, cx, cy, w, h (f32). */
 typedef struct bnd_target {
