@@ -9,21 +9,39 @@
 #include "base/memory.h"
 #include "formats/image/image_internal.h"
 
-/* The first APP1 segment that says it is EXIF decides, as in OpenCV 5 (4.x looks at the first APP1 of any kind). */
-static int find_orientation(const uint8_t *data, size_t size) {
+/* What the segments before the picture data say. */
+typedef struct jpeg_header {
+  int orientation;
+  bool one_scan; /* neither progressive nor spread over several scans: whatever is missing would be noticed */
+} jpeg_header;
+
+/* The first APP1 segment that says it is EXIF decides the orientation, as in OpenCV 5 (4.x looks at the first APP1 of any kind). */
+static jpeg_header read_header(const uint8_t *data, size_t size) {
+  enum { SOF0 = 0xc0, SOF1 = 0xc1, EOI = 0xd9, SOS = 0xda, APP1 = 0xe1, FILL = 0xff };
+  jpeg_header header = {.orientation = 1};
+  bool has_exif = false;
+  int components = 0;
   for (size_t at = 2; at + 4 <= size && data[at] == 0xff;) {
     const uint8_t marker = data[at + 1];
-    if (marker == 0xff) { /* fill byte */
+    const size_t length = (size_t)data[at + 2] << 8 | data[at + 3];
+    if (marker == FILL) {
       at++;
       continue;
     }
-    if (marker == 0xda || marker == 0xd9) break; /* picture data, end */
-    const size_t length = (size_t)data[at + 2] << 8 | data[at + 3];
-    if (length < 2 || length > size - at - 2) break;
-    if (marker == 0xe1 && length > 8 && memcmp(data + at + 4, "Exif\0\0", 6) == 0) return bnd_exif_orientation(data + at + 10, length - 8);
+    if (marker == EOI || length < 2 || length > size - at - 2) break;
+    const uint8_t *content = data + at + 4;
+    if (marker == SOS) {
+      header.one_scan = length > 2 && components > 0 && content[0] == components;
+      break;
+    }
+    if ((marker == SOF0 || marker == SOF1) && length >= 8) components = content[5];
+    if (marker == APP1 && !has_exif && length > 8 && memcmp(content, "Exif\0\0", 6) == 0) {
+      has_exif = true;
+      header.orientation = bnd_exif_orientation(content + 6, length - 8);
+    }
     at += 2 + length;
   }
-  return 1;
+  return header;
 }
 
 /* OpenCV's own CMYK -> RGB (icvCvt_CMYK2BGR_8u_C4C3R): Adobe files store the inks inverted, hence the plain product. */
@@ -50,7 +68,7 @@ static decode_result decompress(tjhandle handle, const uint8_t *data, size_t siz
   return strstr(warning, "Premature end of JPEG file") ? NO_END : BROKEN;
 }
 
-/* Some programs leave out the end marker. With one appended, the decoder complains only if the picture's data are short, too. */
+/* Some programs leave out the end marker. With one appended, the decoder complains only if the data of its one scan are short, too. */
 static decode_result decompress_with_end(tjhandle handle, const uint8_t *data, size_t size, uint8_t *pixels, int width, int height, int format) {
   uint8_t *copy = malloc(size + 2);
   if (!copy) return BROKEN;
@@ -86,14 +104,15 @@ bnd_status bnd_jpeg_decode(const char *name, const uint8_t *data, size_t size, b
   }
   uint8_t *target = inks ? cmyk : image->pixels;
   const int format = inks ? TJPF_CMYK : TJPF_RGB;
+  const jpeg_header header = read_header(data, size);
   decode_result result = decompress(handle, data, size, target, width, height, format);
-  if (result == NO_END) result = decompress_with_end(handle, data, size, target, width, height, format);
+  if (result == NO_END && header.one_scan) result = decompress_with_end(handle, data, size, target, width, height, format);
   if (result != DECODED) {
     status = fail_broken(name, handle, error);
     goto done;
   }
   if (inks) cmyk_to_rgb(cmyk, pixels, image->pixels);
-  *orientation = find_orientation(data, size);
+  *orientation = header.orientation;
 done:
   free(cmyk);
   tjDestroy(handle);
