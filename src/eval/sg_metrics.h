@@ -8,12 +8,8 @@
 #ifndef BND_EVAL_SG_METRICS_H
 #define BND_EVAL_SG_METRICS_H
 
+#include "data/transform.h"
 #include "eval/postprocess.h"
-
-/* A target row as the validation transform writes it: class and box by centre and size, in pixels of the canvas. */
-typedef struct bnd_target {
-  float label, cx, cy, w, h;
-} bnd_target;
 
 typedef struct bnd_sg_options {
   size_t classes;        /* labels are 0 .. classes - 1 */

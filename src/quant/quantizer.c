@@ -88,6 +88,20 @@ void bnd_quantizer_destroy(bnd_quantizer *quantizer) {
   free(quantizer);
 }
 
+bnd_status bnd_quantizer_restore(bnd_quantizer *quantizer, int channels, const int *position, const int *zero_point, const float *minimum, const float *maximum,
+                                 bnd_error *error) {
+  if (channels < 1) return bnd_fail(error, BND_ERROR_ARGUMENT, "a quantizer cannot have %d channels", channels);
+  if (!bnd_quantizer_resize(quantizer, channels)) return bnd_fail_memory(error, "a quantizer");
+  const size_t count = (size_t)channels;
+  memcpy(quantizer->position, position, count * sizeof *position);
+  memcpy(quantizer->zero_point, zero_point, count * sizeof *zero_point);
+  memcpy(quantizer->minimum, minimum, count * sizeof *minimum);
+  memcpy(quantizer->maximum, maximum, count * sizeof *maximum);
+  quantizer->tensor_position = position[0];
+  quantizer->adjustments = 0;
+  return BND_OK;
+}
+
 /* Rounding to nearest-even by adding and subtracting 1.5 * 2^23 is exact below 2^22, and the clamp happens first: the bounds are integers, so
    clamping before rounding gives the same result as after it. */
 BND_VECTORIZED

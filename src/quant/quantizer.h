@@ -68,6 +68,10 @@ bnd_status bnd_observe_tensor(bnd_quantizer *quantizer, const bnd_tensor *tensor
 /* Puts the most frequent recorded vector in force (ties: the one recorded first) and forgets the records. Without records: position 0. */
 bnd_status bnd_quantizer_finish(bnd_quantizer *quantizer, bnd_error *error);
 
+/* Puts saved parameters back: arrays of `channels` values. */
+bnd_status bnd_quantizer_restore(bnd_quantizer *quantizer, int channels, const int *position, const int *zero_point, const float *minimum, const float *maximum,
+                                 bnd_error *error);
+
 /* y = (clamp(rne(x / scale) + zero_point) - zero_point) * scale, data seen as [outer, channels, inner] with channels as in the quantizer.
    In place is fine. NaN stays NaN. */
 void bnd_fake_quantize(const bnd_quantizer *quantizer, const float *x, float *y, size_t outer, size_t inner);

@@ -1,0 +1,123 @@
+#include "flow/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "ops/operators.h"
+
+void bnd_free(void *memory) { free(memory); }
+
+void bnd_class_names_free(bnd_class_names *classes) {
+  for (size_t i = 0; i < classes->count; i++) free(classes->names[i]);
+  free(classes->names);
+  *classes = (bnd_class_names){0};
+}
+
+void bnd_model_close(bnd_model *model) {
+  if (!model) return;
+  bnd_yolo_nas_destroy(model->network);
+  bnd_checkpoint_close(model->checkpoint);
+  bnd_class_names_free(&model->classes);
+  bnd_graph_destroy(model->graph);
+  free(model->tensors);
+  free(model->path);
+  free(model);
+}
+
+static bnd_status load_tensor(void *user, size_t index, bnd_tensor *tensor, bnd_error *error) {
+  const bnd_model *model = user;
+  return bnd_checkpoint_entry_tensor(model->checkpoint, &model->state_dict.entries[index], tensor, error);
+}
+
+static bnd_status open_checkpoint(bnd_model *model, bnd_error *error) {
+  BND_TRY(bnd_checkpoint_open(model->path, &model->checkpoint, error));
+  BND_TRY(bnd_checkpoint_state_dict(model->checkpoint, NULL, &model->state_dict, error));
+  model->tensors = bnd_calloc(model->state_dict.count, sizeof *model->tensors);
+  if (!model->tensors) return bnd_fail_memory(error, model->path);
+  for (size_t i = 0; i < model->state_dict.count; i++) {
+    const bnd_state_dict_entry *entry = &model->state_dict.entries[i];
+    model->tensors[i] = (bnd_named_shape){entry->name, entry->dtype, entry->shape};
+  }
+  const bnd_tensor_source source = {model->path, model->tensors, model->state_dict.count, model, load_tensor};
+  BND_TRY(bnd_yolo_nas_read(&source, &model->network, error));
+  const bnd_value *params = bnd_value_get(bnd_checkpoint_root(model->checkpoint), "processing_params");
+  BND_TRY(bnd_processing_params_read(model->path, params, &model->classes, &model->preprocessing, &model->has_preprocessing, error));
+  const int classes = bnd_model_class_count(model);
+  if (model->classes.count && model->classes.count != (size_t)classes)
+    return bnd_fail(error, BND_ERROR_MODEL, "%s: processing_params names %zu classes, but the network has %d", model->path, model->classes.count, classes);
+  return BND_OK;
+}
+
+bnd_status bnd_model_open(const char *path, bnd_model **model, bnd_error *error) {
+  bnd_model *fresh = bnd_calloc(1, sizeof *fresh);
+  if (!fresh || !(fresh->path = strdup(path))) {
+    free(fresh);
+    return bnd_fail_memory(error, path);
+  }
+  const bnd_status status = open_checkpoint(fresh, error);
+  if (status == BND_OK) *model = fresh;
+  else bnd_model_close(fresh);
+  return status;
+}
+
+bool bnd_model_is_onnx(const bnd_model *model) { return model->graph != NULL; }
+
+bnd_status bnd_model_size(const bnd_model *model, int size, int *width, int *height, bnd_error *error) {
+  enum { GRID = 32, LARGEST = 16384 };
+  *width = size ? size : model->has_preprocessing ? model->preprocessing.width : 640;
+  *height = size ? size : model->has_preprocessing ? model->preprocessing.height : 640;
+  if (*width < GRID || *height < GRID || *width % GRID || *height % GRID || *width > LARGEST || *height > LARGEST)
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "input size %dx%d: sides must be multiples of %d between %d and %d", *width, *height, GRID, GRID, LARGEST);
+  return BND_OK;
+}
+
+bnd_status bnd_model_preprocessing(const bnd_model *model, int size, bool prediction, bnd_preprocessing *preprocessing, bnd_error *error) {
+  int width, height;
+  BND_TRY(bnd_model_size(model, size, &width, &height, error));
+  if (model->has_preprocessing) {
+    *preprocessing = model->preprocessing;
+    preprocessing->rescale_width += width - preprocessing->width;
+    preprocessing->rescale_height += height - preprocessing->height;
+    preprocessing->width = width;
+    preprocessing->height = height;
+  } else {
+    *preprocessing = bnd_preprocessing_yolo_nas(width, height);
+  }
+  if (preprocessing->rescale == BND_RESCALE_LONGEST_TRUNCATE && prediction) preprocessing->rescale = BND_RESCALE_LONGEST_ROUND;
+  if (preprocessing->rescale == BND_RESCALE_LONGEST_ROUND && !prediction) preprocessing->rescale = BND_RESCALE_LONGEST_TRUNCATE;
+  return bnd_preprocessing_check(preprocessing, model->path, error);
+}
+
+bnd_status bnd_model_graph(const bnd_model *model, const bnd_yolo_nas_options *options, bnd_graph **graph, bnd_error *error) {
+  if (bnd_model_is_onnx(model)) return bnd_fail(error, BND_ERROR_ARGUMENT, "%s: is an ONNX file; this needs the checkpoint it was made from", model->path);
+  return bnd_yolo_nas_graph(model->network, options, graph, error);
+}
+
+int bnd_model_class_count(const bnd_model *model) { return model->network ? bnd_yolo_nas_architecture_of(model->network)->classes : 0; }
+
+static const char *const COCO_NAMES[80] = {
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light", "fire hydrant", "stop sign",
+    "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella",
+    "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard",
+    "surfboard", "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange",
+    "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv", "laptop",
+    "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
+    "teddy bear", "hair drier", "toothbrush",
+};
+
+const char *bnd_model_class_name(const bnd_model *model, int label, char text[32]) {
+  if (label >= 0 && (size_t)label < model->classes.count) return model->classes.names[label];
+  if (model->classes.count == 0 && bnd_model_class_count(model) == 80 && label >= 0 && label < 80) return COCO_NAMES[label];
+  snprintf(text, 32, "class %d", label);
+  return text;
+}
+
+bnd_yolo_nas_form bnd_form_of(bnd_form form, bnd_yolo_nas_form otherwise) {
+  switch (form) {
+    case BND_FORM_TRAIN: return BND_YOLO_NAS_TRAIN;
+    case BND_FORM_PARTIAL: return BND_YOLO_NAS_PARTIAL;
+    case BND_FORM_FOLDED: return BND_YOLO_NAS_FOLDED;
+    case BND_FORM_DEFAULT: break;
+  }
+  return otherwise;
+}

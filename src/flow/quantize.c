@@ -1,0 +1,332 @@
+/* The staged run: checkpoint and images to a hardware-aligned INT8 file, with mAP at every step. Each finished stage is kept on disk. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "base/file.h"
+#include "calib/calibrate.h"
+#include "export/onnx_export.h"
+#include "flow/config_json.h"
+#include "flow/evaluation.h"
+#include "flow/reports.h"
+#include "flow/scope.h"
+#include "flow/state.h"
+#include "flow/target_profile.h"
+#include "passes/quark/quark.h"
+#include "passes/target/adjust.h"
+
+enum { DEFAULT_IMAGES = 500, DEFAULT_BATCH = 25, SATURATION_IMAGES = 4 };
+
+typedef struct run {
+  const bnd_quantize_options *options;
+  const bnd_context *context;
+  bnd_quantize_result *result;
+  bnd_error *error;
+  bnd_model *model;
+  bnd_dataset dataset;
+  bnd_quantization_config config;
+  bnd_target_profile target;
+  bnd_run_state state;
+  bnd_string log; /* run.log so far */
+  char source_sha256[65];
+  size_t calibration_images, batch;
+  struct timespec stage_begin;
+} run;
+
+/* --- small tools --- */
+
+static double seconds_since(const struct timespec *begin) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)(now.tv_sec - begin->tv_sec) + (double)(now.tv_nsec - begin->tv_nsec) * 1e-9;
+}
+
+static double peak_rss_mib(void) {
+  struct rusage usage;
+  return getrusage(RUSAGE_SELF, &usage) == 0 ? (double)usage.ru_maxrss / 1024 : 0;
+}
+
+static bnd_status path_in(run *r, const char *name, char path[4096]) {
+  const int length = snprintf(path, 4096, "%s/%s", r->options->output, name);
+  return length > 0 && length < 4096 ? BND_OK : bnd_fail(r->error, BND_ERROR_ARGUMENT, "%s: the path is too long", r->options->output);
+}
+
+static bnd_status write_text(run *r, const char *name, const bnd_string *text) {
+  char path[4096];
+  if (text->failed) return bnd_fail_memory(r->error, name);
+  BND_TRY(path_in(r, name, path));
+  return bnd_file_write(path, text->text ? text->text : "", text->length, r->error);
+}
+
+__attribute__((format(printf, 3, 4))) static void note(run *r, bnd_log_level level, const char *format, ...) {
+  char line[1024];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(line, sizeof line, format, arguments);
+  va_end(arguments);
+  bnd_string_format(&r->log, "%s\n", line);
+  bnd_log(r->context, level, "%s", line);
+}
+
+static bnd_exec_backend backend_of(const run *r) {
+  return r->options->executor == BND_EXECUTOR_REFERENCE ? BND_BACKEND_REFERENCE : BND_BACKEND_ONEDNN;
+}
+
+static bnd_status not_cancelled(const run *r, const char *stage) {
+  return bnd_is_cancelled(r->context) ? bnd_fail(r->error, BND_ERROR_INTERRUPTED, "interrupted during %s", stage) : BND_OK;
+}
+
+/* --- what the results depend on --- */
+
+static void fingerprint_list(bnd_string *text, const char *const *names, size_t count) {
+  for (size_t i = 0; i < count; i++) bnd_string_format(text, "|%s", names[i]);
+}
+
+static bnd_status fingerprint(run *r, char digest[65]) {
+  const bnd_quantize_options *o = r->options;
+  char annotations[65];
+  bnd_string text = {0};
+  BND_TRY(bnd_sha256_file(o->checkpoint, r->source_sha256, r->error));
+  BND_TRY(bnd_sha256_file(r->dataset.coco.file, annotations, r->error));
+  bnd_string_format(&text, "%s|%s|%s|%s|%zu|%zu|%zu|%d|%dx%d|%s|%s|%d", BND_VERSION_STRING, r->source_sha256, annotations, r->dataset.coco.images_folder,
+                    r->calibration_images, r->batch, r->dataset.count, o->no_evaluation, r->dataset.preprocessing.width, r->dataset.preprocessing.height,
+                    o->scope ? o->scope : "published", r->target.name, (int)backend_of(r));
+  fingerprint_list(&text, o->quant_stubs, o->quant_stub_count);
+  bnd_string_format(&text, "#");
+  fingerprint_list(&text, o->dequant_stubs, o->dequant_stub_count);
+  bnd_config_write(&r->config, &text);
+  if (text.failed) return bnd_fail_memory(r->error, "the run's state");
+  bnd_sha256_text(text.text, text.length, digest);
+  bnd_string_free(&text);
+  return BND_OK;
+}
+
+static bnd_status read_config(run *r) {
+  const bnd_quantize_options *o = r->options;
+  if (o->config) {
+    if (o->observer || o->per_channel)
+      return bnd_fail(r->error, BND_ERROR_ARGUMENT, "%s: a configuration file decides observers and schemes; leave out --observer and --per-channel", o->config);
+    return bnd_config_read(o->config, &r->config, r->error);
+  }
+  bnd_observer_kind observer = BND_OBSERVER_POWER_OF_TWO_MIN_MAX;
+  if (o->observer && strcmp(o->observer, "min-mse") == 0) observer = BND_OBSERVER_POWER_OF_TWO_MIN_MSE;
+  else if (o->observer && strcmp(o->observer, "min-max") != 0)
+    return bnd_fail(r->error, BND_ERROR_ARGUMENT, "no observer is called \"%s\"; there are min-max and min-mse", o->observer);
+  r->config = bnd_quantization_config_xint8(observer);
+  if (o->per_channel) {
+    r->config.global.weight.spec.per_channel = true;
+    r->config.global.weight.spec.channel_axis = 0;
+  }
+  return BND_OK;
+}
+
+static bnd_status open_run(run *r) {
+  const bnd_quantize_options *o = r->options;
+  if (!o->checkpoint || !o->data || !o->output) return bnd_fail(r->error, BND_ERROR_ARGUMENT, "a checkpoint, a data folder and an output folder are needed");
+  if (o->recipe && strcmp(o->recipe, "quark") != 0)
+    return bnd_fail(r->error, BND_ERROR_ARGUMENT, "no recipe is called \"%s\"; there is quark", o->recipe);
+  BND_TRY(bnd_target_profile_load(o->target, &r->target, r->error));
+  BND_TRY(read_config(r));
+  BND_TRY(bnd_model_open(o->checkpoint, &r->model, r->error));
+  BND_TRY(bnd_dataset_open(r->model, o->data, o->split ? o->split : "val2017", o->size, o->images, &r->dataset, r->error));
+  const size_t available = r->dataset.coco.annotated_count;
+  r->calibration_images = o->calibration_images ? (size_t)o->calibration_images : DEFAULT_IMAGES;
+  if (r->calibration_images > available) r->calibration_images = available;
+  r->batch = o->batch > 0 ? (size_t)o->batch : DEFAULT_BATCH;
+  r->result->calibration_images = r->calibration_images;
+  char digest[65];
+  bool found_other;
+  BND_TRY(fingerprint(r, digest));
+  BND_TRY(bnd_make_folder(o->output, r->error));
+  BND_TRY(bnd_run_state_open(o->output, digest, o->restart, &r->state, &found_other, r->error));
+  note(r, BND_LOG_DEBUG, "%s: %d classes, input %dx%d, %zu calibration images in batches of %zu, %zu images for evaluation", o->checkpoint,
+       bnd_model_class_count(r->model), r->dataset.preprocessing.width, r->dataset.preprocessing.height, r->calibration_images, r->batch, r->dataset.count);
+  if (found_other) note(r, BND_LOG_INFO, "%s: holds results of another run; they are replaced", o->output);
+  else if (r->state.stage_count || r->state.calibrated) note(r, BND_LOG_INFO, "%s: continuing after what is finished there", o->output);
+  return BND_OK;
+}
+
+/* --- stages --- */
+
+static bnd_status network(const run *r, bnd_yolo_nas_form form, bool raw_outputs, bool stubs, bnd_graph **graph) {
+  const bnd_yolo_nas_options options = {.form = form, .height = r->dataset.preprocessing.height, .width = r->dataset.preprocessing.width,
+                                        .raw_outputs = raw_outputs, .stubs = stubs};
+  return bnd_model_graph(r->model, &options, graph, r->error);
+}
+
+static bnd_status export_onnx(run *r, const bnd_graph *graph, const char *name, bool dedicated) {
+  static const char *const inputs[] = {"images"}, *const outputs[] = {"boxes", "scores"};
+  const bnd_onnx_export_options options = {.input_names = inputs, .input_count = 1, .output_names = outputs, .output_count = 2, .output_limit = 2, .dedicated_qdq = dedicated};
+  char path[4096];
+  BND_TRY(not_cancelled(r, "export"));
+  BND_TRY(path_in(r, name, path));
+  return bnd_export_onnx(graph, &options, path, r->error);
+}
+
+/* Evaluates one network and records the row, unless it is there already. */
+static bnd_status measure(run *r, const char *name, const bnd_graph *graph, bnd_exec_mode mode) {
+  bnd_stage_result stage = {0};
+  snprintf(stage.name, sizeof stage.name, "%s", name);
+  if (!r->options->no_evaluation) {
+    char title[64];
+    snprintf(title, sizeof title, "evaluation of %s", name);
+    const bnd_exec_options options = {.mode = mode, .backend = backend_of(r), .threads = 1, .output_limit = 2};
+    bnd_executor *executor;
+    BND_TRY(bnd_executor_create(graph, &options, &executor, r->error));
+    bnd_evaluation evaluation;
+    const bnd_status status = bnd_evaluate_executor(executor, &r->dataset, title, r->context, &evaluation, r->error);
+    bnd_executor_destroy(executor);
+    if (status != BND_OK) return status;
+    stage.evaluated = true;
+    stage.map50 = evaluation.map50;
+    stage.map50_95 = evaluation.map50_95;
+    memcpy(stage.coco, evaluation.coco, sizeof stage.coco);
+    stage.images = evaluation.images;
+    bnd_evaluation_free(&evaluation);
+  }
+  stage.seconds = seconds_since(&r->stage_begin);
+  stage.peak_rss_mib = peak_rss_mib();
+  if (stage.evaluated) note(r, BND_LOG_DEBUG, "%s: mAP@0.50 %.4f, mAP@0.50:0.95 %.4f", name, stage.map50, stage.map50_95);
+  return bnd_run_state_add_stage(&r->state, &stage, r->error);
+}
+
+static bool has_stage(run *r, const char *name) {
+  clock_gettime(CLOCK_MONOTONIC, &r->stage_begin);
+  return bnd_run_state_stage(&r->state, name) != NULL;
+}
+
+static bool file_exists(run *r, const char *name) {
+  char path[4096];
+  if (path_in(r, name, path) != BND_OK) return false;
+  FILE *file = fopen(path, "rb");
+  if (file) fclose(file);
+  return file != NULL;
+}
+
+static bnd_status float_stage(run *r, const char *name, bnd_yolo_nas_form form, const char *onnx) {
+  if (has_stage(r, name) && file_exists(r, onnx)) return BND_OK;
+  bnd_graph *graph;
+  BND_TRY(network(r, form, false, false, &graph));
+  bnd_status status = export_onnx(r, graph, onnx, false);
+  if (status == BND_OK && !bnd_run_state_stage(&r->state, name)) status = measure(r, name, graph, BND_EXEC_FLOAT);
+  bnd_graph_destroy(graph);
+  return status;
+}
+
+static bnd_status print_graph(run *r, const bnd_graph *graph, const char *name) {
+  bnd_string text = {0};
+  bnd_status status = bnd_graph_print_fx(graph, &text, r->error);
+  if (status == BND_OK) status = write_text(r, name, &text);
+  bnd_string_free(&text);
+  return status;
+}
+
+/* Capture, scope, rewrites, quantizers: the graph that is calibrated. */
+static bnd_status quantized_graph(run *r, bnd_graph **result) {
+  bnd_graph *graph;
+  BND_TRY(network(r, BND_YOLO_NAS_PARTIAL, true, bnd_scope_is_published(r->options), &graph));
+  bnd_status status = bnd_scope_place(graph, r->options, r->error);
+  if (status == BND_OK) status = print_graph(r, graph, "captured.txt");
+  if (status == BND_OK) status = bnd_quark_mark_scope(graph, r->error);
+  if (status == BND_OK) status = bnd_quark_prepare(graph, r->error);
+  if (status == BND_OK) status = bnd_quark_insert_quantizers(graph, &r->config, r->error);
+  if (status == BND_OK) status = bnd_quark_apply_layer_configs(graph, &r->config, r->error);
+  if (status == BND_OK) status = bnd_infer_shapes(graph, r->error);
+  if (status == BND_OK) status = print_graph(r, graph, "quantized.txt");
+  if (status == BND_OK) *result = graph;
+  else bnd_graph_destroy(graph);
+  return status;
+}
+
+static bnd_status calibrate(run *r, bnd_graph *graph) {
+  if (r->state.calibrated && bnd_run_state_restore_quantizers(&r->state, graph)) return BND_OK;
+  const bnd_image_source source = bnd_dataset_source(&r->dataset, r->calibration_images);
+  const bnd_calibration calibration = {.batch = r->batch, .backend = backend_of(r)};
+  struct timespec begin;
+  clock_gettime(CLOCK_MONOTONIC, &begin);
+  BND_TRY(bnd_calibrate(graph, &source, &calibration, r->context, r->error));
+  note(r, BND_LOG_DEBUG, "calibration: %.2f s", seconds_since(&begin));
+  const bnd_image_source sample = bnd_dataset_source(&r->dataset, r->calibration_images < SATURATION_IMAGES ? r->calibration_images : SATURATION_IMAGES);
+  BND_TRY(bnd_measure_saturation(graph, &sample, r->context, r->error));
+  return bnd_run_state_save_quantizers(&r->state, graph, r->error);
+}
+
+static void note_violation(void *user, const bnd_violation *v) {
+  note(user, BND_LOG_WARNING, "constraint %s broken at %s: %s is %d, allowed %d to %d", bnd_rule_name(v->rule), v->node, v->detail, v->value, v->limits.low,
+       v->limits.high);
+}
+
+/* Batch norm merged, hardware rules enforced, hardware's operators in place. */
+static bnd_status freeze(run *r, bnd_graph *graph) {
+  BND_TRY(bnd_quark_merge_batch_norm(graph, r->error));
+  BND_TRY(bnd_clip_to_relu(graph, r->error));
+  bnd_adjust_positions(graph, &r->target);
+  BND_TRY(bnd_hard_sigmoid_to_hardware(graph, &r->target, r->error));
+  BND_TRY(bnd_infer_shapes(graph, r->error));
+  BND_TRY(bnd_graph_verify(graph, r->error));
+  r->result->violations = bnd_check_positions(graph, &r->target, note_violation, r);
+  return print_graph(r, graph, "frozen.txt");
+}
+
+static bnd_status write_reports(run *r, const bnd_graph *graph) {
+  char path[4096];
+  const bnd_quantization_report report = {graph, &r->target, "quark", r->options->checkpoint, r->source_sha256, r->calibration_images, r->batch};
+  BND_TRY(path_in(r, "quantization.json", path));
+  BND_TRY(bnd_write_quantization(path, &report, r->error));
+  bnd_string config = {0};
+  bnd_config_write(&r->config, &config);
+  const bnd_status status = write_text(r, "config.json", &config);
+  bnd_string_free(&config);
+  return status;
+}
+
+static bnd_status quantized_stages(run *r) {
+  bnd_graph *graph;
+  const bool ptq_done = has_stage(r, "ptq");
+  BND_TRY(quantized_graph(r, &graph));
+  bnd_status status = calibrate(r, graph);
+  if (status == BND_OK && !ptq_done) status = measure(r, "ptq", graph, BND_EXEC_FAKE_QUANTIZE);
+  const bool aligned_done = has_stage(r, "aligned");
+  if (status == BND_OK) status = freeze(r, graph);
+  if (status == BND_OK) status = export_onnx(r, graph, "int8.onnx", false);
+  if (status == BND_OK) status = export_onnx(r, graph, "int8_dedicated_qdq.onnx", true);
+  if (status == BND_OK) status = write_reports(r, graph);
+  if (status == BND_OK && !aligned_done) status = measure(r, "aligned", graph, BND_EXEC_FAKE_QUANTIZE);
+  bnd_graph_destroy(graph);
+  return status;
+}
+
+static bnd_status finish(run *r) {
+  char path[4096];
+  static const char *const order[] = {"fp32", "folded", "ptq", "aligned"};
+  for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
+    const bnd_stage_result *stage = bnd_run_state_stage(&r->state, order[i]);
+    if (stage) r->result->stages[r->result->stage_count++] = *stage;
+  }
+  BND_TRY(path_in(r, "results.json", path));
+  BND_TRY(bnd_write_results(path, r->options->command, r->result->stages, r->result->stage_count, r->error));
+  for (int i = 0; i < r->result->stage_count; i++) {
+    const bnd_stage_result *s = &r->result->stages[i];
+    bnd_string_format(&r->log, "%-8s", s->name);
+    if (s->evaluated) bnd_string_format(&r->log, "  mAP@0.50 %.4f  mAP@0.50:0.95 %.4f", s->map50, s->map50_95);
+    bnd_string_format(&r->log, "  %.1f s  peak %.0f MiB\n", s->seconds, s->peak_rss_mib);
+  }
+  return write_text(r, "run.log", &r->log);
+}
+
+bnd_status bnd_quantize(const bnd_quantize_options *options, const bnd_context *context, bnd_quantize_result *result, bnd_error *error) {
+  *result = (bnd_quantize_result){0};
+  run r = {.options = options, .context = context, .result = result, .error = error};
+  bnd_status status = open_run(&r);
+  if (status == BND_OK) status = float_stage(&r, "fp32", BND_YOLO_NAS_TRAIN, "fp32_training.onnx");
+  if (status == BND_OK) status = float_stage(&r, "folded", BND_YOLO_NAS_FOLDED, "fp32_folded.onnx");
+  if (status == BND_OK) status = quantized_stages(&r);
+  if (status == BND_OK) status = finish(&r);
+  bnd_run_state_close(&r.state);
+  bnd_quantization_config_free(&r.config);
+  bnd_dataset_close(&r.dataset);
+  bnd_model_close(r.model);
+  bnd_string_free(&r.log);
+  return status;
+}

@@ -1,0 +1,30 @@
+/* The files that tell a person or a program what a run did. */
+#ifndef BND_FLOW_REPORTS_H
+#define BND_FLOW_REPORTS_H
+
+#include "binade/binade.h"
+#include "graph/graph.h"
+#include "passes/target/target.h"
+
+/* results.json. */
+bnd_status bnd_write_results(const char *path, const char *command, const bnd_stage_result *stages, int stage_count, bnd_error *error);
+
+typedef struct bnd_quantization_report {
+  const bnd_graph *graph; /* frozen */
+  const bnd_target_profile *target;
+  const char *recipe, *source_file, *source_sha256;
+  uint64_t images, batch;
+} bnd_quantization_report;
+/* quantization.json: every quantizer in graph order, and the constraints still broken. */
+bnd_status bnd_write_quantization(const char *path, const bnd_quantization_report *report, bnd_error *error);
+
+/* Calls visit for every quantizer of the graph in Quark's order and naming: activations where their node stands, weight and bias behind their layer's node. */
+typedef struct bnd_quantizer_place {
+  const char *kind;     /* "activation", "weight", "bias" */
+  const char *observed; /* the node whose value it quantizes, or the layer's node */
+  char name[320];       /* "fake_quantizer_17", "conv2d_3_bn_quantized_module.weight" */
+  bnd_quantizer *quantizer;
+} bnd_quantizer_place;
+void bnd_visit_quantizers(const bnd_graph *graph, void (*visit)(void *user, const bnd_quantizer_place *place), void *user);
+
+#endif

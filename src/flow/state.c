@@ -1,0 +1,273 @@
+#include "flow/state.h"
+
+#include <math.h>
+#include <sha256.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+
+#include "base/file.h"
+#include "flow/reports.h"
+#include "formats/json/json.h"
+
+typedef struct bnd_saved_quantizer {
+  const char *name;
+  int channels;
+  int *position, *zero_point; /* [channels] */
+  float *minimum, *maximum;   /* [channels] */
+  double saturated;
+} bnd_saved_quantizer;
+
+bnd_status bnd_sha256_file(const char *path, char digest[65], bnd_error *error) {
+  return SHA256File(path, digest) ? BND_OK : bnd_fail(error, BND_ERROR_IO, "%s: cannot be read", path);
+}
+
+void bnd_sha256_text(const char *text, size_t length, char digest[65]) { SHA256Data((const uint8_t *)text, length, digest); }
+
+void bnd_run_state_close(bnd_run_state *state) {
+  free(state->path);
+  free(state->quantizers);
+  bnd_arena_destroy(state->arena);
+  *state = (bnd_run_state){0};
+}
+
+/* --- reading; anything unexpected makes the state empty: it is only a shortcut --- */
+
+static bool number_of(const bnd_json *object, const char *key, double *value) {
+  const bnd_json *member = bnd_json_member(object, key);
+  if (!member || member->type != BND_JSON_NUMBER) return false;
+  *value = member->number;
+  return true;
+}
+
+static bool read_stage(const bnd_json *object, bnd_stage_result *stage) {
+  const bnd_json *name = bnd_json_member(object, "name"), *coco = bnd_json_member(object, "coco"), *evaluated = bnd_json_member(object, "evaluated");
+  double images = 0;
+  if (!name || name->type != BND_JSON_STRING || strlen(name->text) >= sizeof stage->name || !evaluated) return false;
+  *stage = (bnd_stage_result){.evaluated = evaluated->boolean};
+  snprintf(stage->name, sizeof stage->name, "%s", name->text);
+  if (!number_of(object, "seconds", &stage->seconds) || !number_of(object, "peak_rss_mib", &stage->peak_rss_mib)) return false;
+  if (!stage->evaluated) return true;
+  if (!number_of(object, "map50", &stage->map50) || !number_of(object, "map50_95", &stage->map50_95) || !number_of(object, "images", &images)) return false;
+  stage->images = (uint64_t)images;
+  if (!coco || coco->count != 12) return false;
+  int at = 0;
+  for (const bnd_json *value = coco->first; value; value = value->next) stage->coco[at++] = value->number;
+  return true;
+}
+
+static bool read_integers(const bnd_json *list, int count, int *values) {
+  if (!list || list->type != BND_JSON_ARRAY || list->count != (size_t)count) return false;
+  for (const bnd_json *item = list->first; item; item = item->next, values++) {
+    if (!item->is_integer || item->integer < -1000 || item->integer > 1000) return false;
+    *values = (int)item->integer;
+  }
+  return true;
+}
+
+static bool read_floats(const bnd_json *list, int count, float *values) {
+  if (!list || list->type != BND_JSON_ARRAY || list->count != (size_t)count) return false;
+  for (const bnd_json *item = list->first; item; item = item->next) {
+    if (item->type != BND_JSON_NUMBER) return false;
+    *values++ = (float)item->number;
+  }
+  return true;
+}
+
+static bool read_quantizer(bnd_arena *arena, const bnd_json *object, bnd_saved_quantizer *q) {
+  const bnd_json *name = bnd_json_member(object, "name"), *positions = bnd_json_member(object, "position");
+  if (!name || name->type != BND_JSON_STRING || !positions || positions->type != BND_JSON_ARRAY || positions->count == 0 || positions->count > 1 << 20) return false;
+  const size_t channels = positions->count;
+  *q = (bnd_saved_quantizer){.name = bnd_arena_copy(arena, name->text), .channels = (int)channels,
+                             .position = bnd_arena_alloc(arena, channels, sizeof(int)), .zero_point = bnd_arena_alloc(arena, channels, sizeof(int)),
+                             .minimum = bnd_arena_alloc(arena, channels, sizeof(float)), .maximum = bnd_arena_alloc(arena, channels, sizeof(float))};
+  if (!q->name || !q->position || !q->zero_point || !q->minimum || !q->maximum || !number_of(object, "saturated", &q->saturated)) return false;
+  return read_integers(positions, q->channels, q->position) && read_integers(bnd_json_member(object, "zero_point"), q->channels, q->zero_point) &&
+         read_floats(bnd_json_member(object, "min"), q->channels, q->minimum) && read_floats(bnd_json_member(object, "max"), q->channels, q->maximum);
+}
+
+static bool read_state(bnd_run_state *state, const bnd_json *root) {
+  const bnd_json *stages = bnd_json_member(root, "stages"), *quantizers = bnd_json_member(root, "quantizers");
+  if (!stages || stages->type != BND_JSON_ARRAY || stages->count > BND_MAX_STAGES || !quantizers || quantizers->type != BND_JSON_ARRAY) return false;
+  for (const bnd_json *stage = stages->first; stage; stage = stage->next)
+    if (!read_stage(stage, &state->stages[state->stage_count++])) return false;
+  for (const bnd_json *item = quantizers->first; item; item = item->next) {
+    if (!BND_GROW(state->quantizers, state->quantizer_capacity, state->quantizer_count + 1)) return false;
+    if (!read_quantizer(state->arena, item, &state->quantizers[state->quantizer_count++])) return false;
+  }
+  state->calibrated = state->quantizer_count > 0;
+  return true;
+}
+
+bnd_status bnd_run_state_open(const char *folder, const char *fingerprint, bool restart, bnd_run_state *state, bool *found_other, bnd_error *error) {
+  *state = (bnd_run_state){.arena = bnd_arena_create()};
+  *found_other = false;
+  const size_t space = strlen(folder) + 32;
+  if (!state->arena || !(state->path = malloc(space))) {
+    bnd_run_state_close(state);
+    return bnd_fail_memory(error, "the run's state");
+  }
+  snprintf(state->path, space, "%s/.binade-state.json", folder);
+  snprintf(state->fingerprint, sizeof state->fingerprint, "%s", fingerprint);
+  const bnd_json *root;
+  if (restart || bnd_json_parse_file(state->path, 64 << 20, state->arena, &root, NULL) != BND_OK) return BND_OK;
+  const bnd_json *known = bnd_json_member(root, "fingerprint");
+  if (!known || known->type != BND_JSON_STRING || strcmp(known->text, fingerprint) != 0) {
+    *found_other = true;
+  } else if (!read_state(state, root)) {
+    state->stage_count = 0;
+    state->quantizer_count = 0;
+    state->calibrated = false;
+    *found_other = true;
+  }
+  return BND_OK;
+}
+
+/* --- writing --- */
+
+static void write_integers(bnd_json_writer *w, const char *key, const int *values, int count) {
+  bnd_json_key(w, key);
+  bnd_json_begin_array(w, BND_JSON_ONE_LINE);
+  for (int i = 0; i < count; i++) bnd_json_integer(w, values[i]);
+  bnd_json_end_array(w);
+}
+
+static void write_floats(bnd_json_writer *w, const char *key, const float *values, int count) {
+  bnd_json_key(w, key);
+  bnd_json_begin_array(w, BND_JSON_ONE_LINE);
+  for (int i = 0; i < count; i++) bnd_json_float(w, values[i]);
+  bnd_json_end_array(w);
+}
+
+static void write_number(bnd_json_writer *w, const char *key, double value) {
+  bnd_json_key(w, key);
+  bnd_json_double(w, value);
+}
+
+static void write_stage(bnd_json_writer *w, const bnd_stage_result *stage) {
+  bnd_json_begin_object(w, BND_JSON_ONE_LINE);
+  bnd_json_key(w, "name");
+  bnd_json_string(w, stage->name);
+  bnd_json_key(w, "evaluated");
+  bnd_json_boolean(w, stage->evaluated);
+  write_number(w, "seconds", stage->seconds);
+  write_number(w, "peak_rss_mib", stage->peak_rss_mib);
+  if (stage->evaluated) {
+    write_number(w, "map50", stage->map50);
+    write_number(w, "map50_95", stage->map50_95);
+    bnd_json_key(w, "images");
+    bnd_json_integer(w, (int64_t)stage->images);
+    bnd_json_key(w, "coco");
+    bnd_json_begin_array(w, BND_JSON_ONE_LINE);
+    for (int k = 0; k < 12; k++) bnd_json_double(w, stage->coco[k]);
+    bnd_json_end_array(w);
+  }
+  bnd_json_end_object(w);
+}
+
+static bnd_status write_state(const bnd_run_state *state, bnd_error *error) {
+  bnd_string text = {0};
+  bnd_json_writer w = {.out = &text};
+  bnd_json_begin_object(&w, BND_JSON_LINES);
+  bnd_json_key(&w, "fingerprint");
+  bnd_json_string(&w, state->fingerprint);
+  bnd_json_key(&w, "stages");
+  bnd_json_begin_array(&w, BND_JSON_LINES);
+  for (int i = 0; i < state->stage_count; i++) write_stage(&w, &state->stages[i]);
+  bnd_json_end_array(&w);
+  bnd_json_key(&w, "quantizers");
+  bnd_json_begin_array(&w, BND_JSON_LINES);
+  for (size_t i = 0; i < state->quantizer_count; i++) {
+    const bnd_saved_quantizer *q = &state->quantizers[i];
+    bnd_json_begin_object(&w, BND_JSON_ONE_LINE);
+    bnd_json_key(&w, "name");
+    bnd_json_string(&w, q->name);
+    write_integers(&w, "position", q->position, q->channels);
+    write_integers(&w, "zero_point", q->zero_point, q->channels);
+    write_floats(&w, "min", q->minimum, q->channels);
+    write_floats(&w, "max", q->maximum, q->channels);
+    write_number(&w, "saturated", q->saturated);
+    bnd_json_end_object(&w);
+  }
+  bnd_json_end_array(&w);
+  bnd_json_end_object(&w);
+  bnd_string_append(&text, "\n", 1);
+  const bnd_status status = text.failed ? bnd_fail_memory(error, state->path) : bnd_file_write(state->path, text.text, text.length, error);
+  bnd_string_free(&text);
+  return status;
+}
+
+const bnd_stage_result *bnd_run_state_stage(const bnd_run_state *state, const char *name) {
+  for (int i = 0; i < state->stage_count; i++)
+    if (strcmp(state->stages[i].name, name) == 0) return &state->stages[i];
+  return NULL;
+}
+
+bnd_status bnd_run_state_add_stage(bnd_run_state *state, const bnd_stage_result *stage, bnd_error *error) {
+  if (state->stage_count == BND_MAX_STAGES) return bnd_fail(error, BND_ERROR_INTERNAL, "a run has too many stages");
+  state->stages[state->stage_count++] = *stage;
+  return write_state(state, error);
+}
+
+typedef struct saving {
+  bnd_run_state *state;
+  bool failed;
+} saving;
+
+static void save_quantizer(void *user, const bnd_quantizer_place *place) {
+  saving *s = user;
+  bnd_run_state *state = s->state;
+  const bnd_quantizer *q = place->quantizer;
+  const size_t channels = (size_t)q->channels;
+  bnd_saved_quantizer saved = {.name = bnd_arena_copy(state->arena, place->name), .channels = q->channels,
+                               .position = bnd_arena_alloc(state->arena, channels, sizeof(int)), .zero_point = bnd_arena_alloc(state->arena, channels, sizeof(int)),
+                               .minimum = bnd_arena_alloc(state->arena, channels, sizeof(float)), .maximum = bnd_arena_alloc(state->arena, channels, sizeof(float)),
+                               .saturated = q->saturated};
+  if (!saved.name || !saved.position || !saved.zero_point || !saved.minimum || !saved.maximum ||
+      !BND_GROW(state->quantizers, state->quantizer_capacity, state->quantizer_count + 1)) {
+    s->failed = true;
+    return;
+  }
+  memcpy(saved.position, q->position, channels * sizeof(int));
+  memcpy(saved.zero_point, q->zero_point, channels * sizeof(int));
+  memcpy(saved.minimum, q->minimum, channels * sizeof(float));
+  memcpy(saved.maximum, q->maximum, channels * sizeof(float));
+  state->quantizers[state->quantizer_count++] = saved;
+}
+
+bnd_status bnd_run_state_save_quantizers(bnd_run_state *state, const bnd_graph *graph, bnd_error *error) {
+  saving s = {state, false};
+  state->quantizer_count = 0;
+  bnd_visit_quantizers(graph, save_quantizer, &s);
+  if (s.failed) return bnd_fail_memory(error, "the run's state");
+  state->calibrated = true;
+  return write_state(state, error);
+}
+
+typedef struct restoring {
+  const bnd_run_state *state;
+  bnd_map index; /* name -> saved quantizer */
+  bool fits;
+  size_t restored;
+} restoring;
+
+static void restore_quantizer(void *user, const bnd_quantizer_place *place) {
+  restoring *r = user;
+  size_t at;
+  if (!bnd_map_get(&r->index, place->name, &at)) {
+    r->fits = false;
+    return;
+  }
+  const bnd_saved_quantizer *saved = &r->state->quantizers[at];
+  if (bnd_quantizer_restore(place->quantizer, saved->channels, saved->position, saved->zero_point, saved->minimum, saved->maximum, NULL) != BND_OK) r->fits = false;
+  place->quantizer->saturated = saved->saturated;
+  r->restored++;
+}
+
+bool bnd_run_state_restore_quantizers(const bnd_run_state *state, bnd_graph *graph) {
+  restoring r = {.state = state, .fits = true};
+  for (size_t i = 0; i < state->quantizer_count && r.fits; i++) r.fits = bnd_map_put(&r.index, state->quantizers[i].name, i);
+  if (r.fits) bnd_visit_quantizers(graph, restore_quantizer, &r);
+  bnd_map_free(&r.index);
+  return r.fits && r.restored == state->quantizer_count;
+}
