@@ -151,6 +151,20 @@ def hand_made():
                                                       for i in range(20)]), [("data/0", floats)])
     dump_zip("lying_size.pth", state_dict_op(("w", tensor_op(storage_op(b"FloatStorage", "0", 5)))), [("data/0", floats)])
     dump_zip("missing.pth", state_dict_op(("w", good)), [("data/1", floats)])
+    # Thirty directory entries for the bytes of one record.
+    dump_zip("overlapping_records.pth", state_dict_op(*[("w%d" % i, tensor_op(storage_op(b"FloatStorage", "%02d" % i, 256), 0, (1,)))
+                                                         for i in range(30)]), [("data/%02d" % i, bytes(1024 if i == 0 else 0)) for i in range(30)])
+    data = bytearray(open(path("overlapping_records.pth"), "rb").read())
+    position = data.find(b"PK\x01\x02")
+    first = None
+    while position >= 0:
+        name = bytes(data[position + 46:position + 46 + struct.unpack_from("<H", data, position + 28)[0]])
+        if name == b"archive/data/00":
+            first = bytes(data[position + 16:position + 28]), bytes(data[position + 42:position + 46])  # CRC and sizes, place
+        elif name.startswith(b"archive/data/"):
+            data[position + 16:position + 28], data[position + 42:position + 46] = first
+        position = data.find(b"PK\x01\x02", position + 1)
+    open(path("overlapping_records.pth"), "wb").write(data)
     dump_zip("climbing.pth", state_dict_op(("w", good)), [("data/0", floats), ("../../evil", b"x")])
     dump_zip("compressed.pth", state_dict_op(("w", good)), [("data/0", bytes(100000))], compression=zipfile.ZIP_DEFLATED)
     dump_zip("twice_named.pth", state_dict_op(("w", good), ("w", good)), [("data/0", floats)])

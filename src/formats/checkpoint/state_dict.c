@@ -4,10 +4,15 @@
 
 static const char *const KEYS[] = {"ema_net", "net", "state_dict"}; /* in the order they are tried */
 
+/* Objects made by torch's rebuild functions that the unpickler did not turn into tensors: malformed, sparse, quantized, ... */
+static bool is_foreign_tensor(const bnd_value *value) {
+  return value->kind == BND_VALUE_OPAQUE && (value->opaque.reason || strncmp(value->opaque.name, "torch._utils._rebuild", 21) == 0);
+}
+
 static bool holds_tensors(const bnd_value *dict) {
   if (dict->kind != BND_VALUE_DICT) return false;
   for (size_t i = 0; i < dict->dict.count; i++)
-    if (dict->dict.pairs[i].value->kind == BND_VALUE_TENSOR) return true;
+    if (dict->dict.pairs[i].value->kind == BND_VALUE_TENSOR || is_foreign_tensor(dict->dict.pairs[i].value)) return true;
   return false;
 }
 
@@ -68,11 +73,6 @@ static bool is_proper_name(const bnd_value *name) {
   for (size_t i = 0; i < name->string.length; i++)
     if ((unsigned char)name->string.text[i] < ' ' || name->string.text[i] == 0x7f) return false;
   return true;
-}
-
-/* Objects made by torch's rebuild functions that the unpickler did not turn into tensors: malformed, sparse, quantized, ... */
-static bool is_foreign_tensor(const bnd_value *value) {
-  return value->kind == BND_VALUE_OPAQUE && (value->opaque.reason || strncmp(value->opaque.name, "torch._utils._rebuild", 21) == 0);
 }
 
 static bnd_status add_entry(bnd_checkpoint *checkpoint, const bnd_value_pair *pair, size_t index, bnd_state_dict *state_dict, bnd_map *names,
