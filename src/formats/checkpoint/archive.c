@@ -24,7 +24,8 @@ static bnd_status list_entries(bnd_checkpoint *checkpoint, directory *entries, b
         return bnd_fail(error, BND_ERROR_FORMAT, "%s: the name of entry %lld contains control characters; the archive is damaged", checkpoint->path,
                         (long long)i);
     if (climbs(name))
-      return bnd_fail(error, BND_ERROR_FORMAT, "%s: entry '%.200s' points outside of the archive; torch.save never writes that", checkpoint->path, name);
+      return bnd_fail(error, BND_ERROR_FORMAT, "%s: entry '%.200s' points outside of the archive; torch.save never writes that", checkpoint->path,
+                      name);
     if (bnd_map_get(entries, name, NULL))
       return bnd_fail(error, BND_ERROR_FORMAT, "%s: entry '%.200s' occurs twice, so it is unclear which counts; save the file again with torch.save",
                       checkpoint->path, name);
@@ -55,7 +56,8 @@ static const char *check_entry(const bnd_checkpoint *checkpoint, size_t index, u
   const zip_uint64_t needed = ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE | ZIP_STAT_COMP_METHOD | ZIP_STAT_ENCRYPTION_METHOD;
   if (zip_stat_index(checkpoint->archive, index, 0, &about) != 0 || (about.valid & needed) != needed) return "is damaged";
   if (about.encryption_method != ZIP_EM_NONE) return "is encrypted; save the file again with torch.save";
-  if (about.comp_method != ZIP_CM_STORE) return "is compressed, which PyTorch neither writes nor reads; zip the folder again without compression (zip -0)";
+  if (about.comp_method != ZIP_CM_STORE)
+    return "is compressed, which PyTorch neither writes nor reads; zip the folder again without compression (zip -0)";
   if (about.size != about.comp_size || about.size > checkpoint->size) return "has a size that cannot be true; the archive is damaged";
   *size = about.size;
   return NULL;
@@ -129,8 +131,9 @@ static bnd_status locate_storages(bnd_checkpoint *checkpoint, const directory *e
     storage->problem = check_entry(checkpoint, index, &size);
     if (storage->problem) continue;
     if (__builtin_mul_overflow(storage->count, storage->type->size, &expected) || expected != size) {
-      storage->problem = bnd_arena_format(checkpoint->builder.pool.arena, "holds %llu bytes, but data.pkl says %llu elements of %s; the file is damaged",
-                                          (unsigned long long)size, (unsigned long long)storage->count, storage->type->name);
+      storage->problem =
+          bnd_arena_format(checkpoint->builder.pool.arena, "holds %llu bytes, but data.pkl says %llu elements of %s; the file is damaged",
+                           (unsigned long long)size, (unsigned long long)storage->count, storage->type->name);
       if (!storage->problem) return bnd_fail_memory(error, checkpoint->path);
       continue;
     }
@@ -149,13 +152,14 @@ static bnd_status read_directory(bnd_checkpoint *checkpoint, directory *entries,
   BND_TRY(list_entries(checkpoint, entries, error));
   BND_TRY(find_prefix(checkpoint, error));
   if (find_record(checkpoint, entries, "constants.pkl", &pickle))
-    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "%s: is a TorchScript model (torch.jit.save), not a state dict; save model.state_dict() with torch.save",
-                    checkpoint->path);
+    return bnd_fail(error, BND_ERROR_UNSUPPORTED,
+                    "%s: is a TorchScript model (torch.jit.save), not a state dict; save model.state_dict() with torch.save", checkpoint->path);
   if (find_record(checkpoint, entries, "archive_format", &pickle) || find_record(checkpoint, entries, "models/model.json", &pickle))
-    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "%s: is an exported program (torch.export.save), not a state dict; save model.state_dict() with torch.save",
-                    checkpoint->path);
+    return bnd_fail(error, BND_ERROR_UNSUPPORTED,
+                    "%s: is an exported program (torch.export.save), not a state dict; save model.state_dict() with torch.save", checkpoint->path);
   if (!find_record(checkpoint, entries, "data.pkl", &pickle))
-    return bnd_fail(error, BND_ERROR_FORMAT, "%s: is a zip archive without '%.200sdata.pkl', so not written by torch.save; if a checkpoint is inside, unpack it",
+    return bnd_fail(error, BND_ERROR_FORMAT,
+                    "%s: is a zip archive without '%.200sdata.pkl', so not written by torch.save; if a checkpoint is inside, unpack it",
                     checkpoint->path, checkpoint->prefix);
   BND_TRY(read_byte_order(checkpoint, entries, error));
   BND_TRY(read_pickle(checkpoint, pickle, error));
@@ -169,8 +173,8 @@ bnd_status bnd_archive_open(bnd_checkpoint *checkpoint, bnd_error *error) {
   if (!checkpoint->archive) {
     zip_error_t reason;
     zip_error_init_with_code(&reason, code);
-    const bnd_status status = bnd_fail(error, BND_ERROR_FORMAT, "%s: the zip archive is cut off or damaged (%s); get the file again", checkpoint->path,
-                                       file >= 0 ? zip_error_strerror(&reason) : "too many open files");
+    const bnd_status status = bnd_fail(error, BND_ERROR_FORMAT, "%s: the zip archive is cut off or damaged (%s); get the file again",
+                                       checkpoint->path, file >= 0 ? zip_error_strerror(&reason) : "too many open files");
     zip_error_fini(&reason);
     if (file >= 0) close(file);
     return status;

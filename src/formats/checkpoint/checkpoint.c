@@ -80,7 +80,9 @@ static bnd_status find_extent(const bnd_checkpoint *checkpoint, const bnd_value_
   const bnd_element_type *type = tensor->type;
   bnd_storage_entry *storage = &checkpoint->builder.storages.entries[tensor->storage.index];
   *at = (extent){.storage = storage, .contiguous = true};
-  if (!type->readable) return bnd_fail(error, BND_ERROR_UNSUPPORTED, "has the dtype %s, which no detection network uses; convert it to float32 and save again", type->name);
+  if (!type->readable)
+    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "has the dtype %s, which no detection network uses; convert it to float32 and save again",
+                    type->name);
   if (!bnd_shape_count(&tensor->shape, &at->count) || at->count > most_bytes(checkpoint) / type->size)
     return bnd_fail(error, BND_ERROR_FORMAT, "is larger than the whole file can fill; the file is damaged");
   if (at->count == 0) return BND_OK;

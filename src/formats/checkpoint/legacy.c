@@ -22,8 +22,8 @@ static bnd_status locate_storage(bnd_checkpoint *checkpoint, const bnd_value *ke
   const char *text = bnd_value_text(key);
   size_t index;
   if (!text || !bnd_map_get(&storages->by_key, text, &index))
-    return bnd_fail(error, BND_ERROR_FORMAT, "%s: byte %llu: the list of storages names one that no tensor uses; the file is damaged", checkpoint->path,
-                    (unsigned long long)*position);
+    return bnd_fail(error, BND_ERROR_FORMAT, "%s: byte %llu: the list of storages names one that no tensor uses; the file is damaged",
+                    checkpoint->path, (unsigned long long)*position);
   bnd_storage_entry *storage = &storages->entries[index];
   unsigned char bytes[8];
   uint64_t count = 0, size;

@@ -59,7 +59,8 @@ bnd_value *bnd_object_persistent(bnd_object_builder *builder, const bnd_value *i
 
 /* Fills the tensor or says why not. `dtype` is NULL for typed storages. */
 static const char *fill_tensor(const bnd_object_builder *builder, const bnd_value *arguments, const bnd_value *dtype, bnd_value_tensor *tensor) {
-  const bnd_value *storage = argument(arguments, 0), *offset = argument(arguments, 1), *size = argument(arguments, 2), *stride = argument(arguments, 3);
+  const bnd_value *storage = argument(arguments, 0), *offset = argument(arguments, 1), *size = argument(arguments, 2),
+                  *stride = argument(arguments, 3);
   if (!stride) return "it has too few arguments";
   if (storage->kind != BND_VALUE_STORAGE) return "it has no storage";
   if (offset->kind != BND_VALUE_INT || offset->integer < 0) return "its offset is no natural number";
