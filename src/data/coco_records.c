@@ -270,7 +270,8 @@ bnd_status bnd_coco_records_read(const char *path, bnd_arena *arena, coco_record
   BND_TRY(bnd_json_stream_file(path, on_event, &r, error));
   const bool found[] = {true, records->has_categories, records->has_images, records->has_annotations};
   for (section s = SECTION_CATEGORIES; s <= SECTION_ANNOTATIONS; s++)
-    if (!found[s]) return bnd_fail(error, BND_ERROR_FORMAT, "%s: has no \"%s\", so it is no annotation file in COCO's format", path, section_names[s]);
+    if (!found[s])
+      return bnd_fail(error, BND_ERROR_FORMAT, "%s: has no \"%s\", so it is no annotation file in COCO's format", path, section_names[s]);
   return BND_OK;
 }
 

@@ -60,8 +60,8 @@ bnd_status bnd_preprocessing_geometry(const bnd_preprocessing *preprocessing, in
     return bnd_fail(error, BND_ERROR_UNSUPPORTED, "an image of %d x %d pixels is too thin: scaled into %d x %d nothing is left of one side", width,
                     height, p->rescale_width, p->rescale_height);
   if (g.width > p->width || g.height > p->height)
-    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "an image of %d x %d pixels does not fit the network's input of %d x %d", g.width, g.height, p->width,
-                    p->height);
+    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "an image of %d x %d pixels does not fit the network's input of %d x %d", g.width, g.height,
+                    p->width, p->height);
   if (p->padding == BND_PAD_CENTER) {
     g.pad_left = (p->width - g.width) / 2;
     g.pad_top = (p->height - g.height) / 2;

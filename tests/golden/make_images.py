@@ -106,7 +106,8 @@ def make_jpegs():
     save("rgb_422.jpg", jpeg(image, subsampling="4:2:2"))
     save("rgb_420.jpg", jpeg(image, subsampling="4:2:0"))
     for name in ("440", "411"):
-        save(f"rgb_{name}.jpg", cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{name}")])[1].tobytes())
+        factor = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{name}")
+        save(f"rgb_{name}.jpg", cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor])[1].tobytes())
     save("progressive_420.jpg", jpeg(image, progressive=True, subsampling="4:2:0"))
     save("progressive_444.jpg", jpeg(image, progressive=True, subsampling="4:4:4", quality=40))
     save("optimized_q5.jpg", jpeg(image, optimize=True, quality=5))

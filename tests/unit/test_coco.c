@@ -34,8 +34,10 @@ static bnd_status open_text(const char *text, bnd_coco *coco, bnd_error *error) 
 static const char small_set[] =
     "{\"info\": {\"images\": [1, 2], \"x\": [[{}]]}, \"licenses\": [{\"id\": 1}],\n"
     "\"annotations\": [\n"
-    " {\"id\": 5, \"image_id\": 20, \"category_id\": 7, \"iscrowd\": 0, \"bbox\": [10, 20.5, 30, 40], \"area\": 600.5, \"segmentation\": [[1,2,3]]},\n"
-    " {\"id\": 6, \"image_id\": 10, \"category_id\": 3, \"iscrowd\": 1, \"bbox\": [0, 0, 5, 5], \"segmentation\": {\"counts\": [1], \"size\": [2, 3]}},\n"
+    " {\"id\": 5, \"image_id\": 20, \"category_id\": 7, \"iscrowd\": 0,"
+    " \"bbox\": [10, 20.5, 30, 40], \"area\": 600.5, \"segmentation\": [[1,2,3]]},\n"
+    " {\"id\": 6, \"image_id\": 10, \"category_id\": 3, \"iscrowd\": 1, \"bbox\": [0, 0, 5, 5],"
+    " \"segmentation\": {\"counts\": [1], \"size\": [2, 3]}},\n"
     " {\"id\": 7, \"image_id\": 20, \"category_id\": 3, \"bbox\": [90, 5, 30, 4]},\n"
     " {\"id\": 8, \"image_id\": 30, \"category_id\": 3, \"iscrowd\": false, \"bbox\": [-20, 5, 10, 4]},\n"
     " {\"id\": 9, \"image_id\": 40, \"category_id\": 3, \"iscrowd\": 0, \"bbox\": [200, 5, -150, 4]}],\n"
@@ -92,7 +94,8 @@ static void contradictions_are_refused_with_their_place(void **state) {
     const char *text, *message;
   } cases[] = {
       {WITH("{\"id\": 4, \"image_id\": 2, \"category_id\": 1, \"bbox\": [1,2,3,4]}"), ": annotations[0] (id 4): image_id 2 is not among the images"},
-      {WITH("{\"id\": 4, \"image_id\": 1, \"category_id\": 9, \"bbox\": [1,2,3,4]}"), ": annotations[0] (id 4): category_id 9 is not among the categories"},
+      {WITH("{\"id\": 4, \"image_id\": 1, \"category_id\": 9, \"bbox\": [1,2,3,4]}"),
+       ": annotations[0] (id 4): category_id 9 is not among the categories"},
       {WITH("{\"image_id\": 1, \"category_id\": 1, \"bbox\": [1,2,3]}"), ": line 2: annotations[0]: \"bbox\" must be an array of four numbers"},
       {WITH("{\"image_id\": 1, \"category_id\": 1, \"bbox\": [1,2,3,4,5]}"), ": line 2: annotations[0]: \"bbox\" must be an array of four numbers"},
       {WITH("{\"image_id\": 1, \"category_id\": 1, \"bbox\": [1,2,3,\"4\"]}"), ": line 2: annotations[0]: \"bbox\" must be"},
@@ -106,14 +109,18 @@ static void contradictions_are_refused_with_their_place(void **state) {
       {WITH("{\"image_id\": 1, \"image_id\": 1}"), ": line 2: annotations[0]: \"image_id\" occurs twice"},
       {WITH("{\"image_id\": 1, \"iscrowd\": [0]}"), ": line 2: annotations[0]: \"iscrowd\" must be 0 or 1"},
       {WITH("7"), ": line 2: annotations[0] must be an object"},
-      {WITH("{\"id\": 3, \"image_id\": 1, \"category_id\": 1, \"bbox\": [1,2,3,4]}, {\"id\": 3, \"image_id\": 1, \"category_id\": 1, \"bbox\": [1,2,3,4]}"),
+      {WITH("{\"id\": 3, \"image_id\": 1, \"category_id\": 1, \"bbox\": [1,2,3,4]},"
+            "{\"id\": 3, \"image_id\": 1, \"category_id\": 1, \"bbox\": [1,2,3,4]}"),
        ": annotations[0] and annotations[1] have the same id 3"},
-      {WITH_IMAGE("{\"id\": 1, \"width\": 5, \"height\": 5}, {\"id\": 1, \"width\": 5, \"height\": 5}"), ": images[0] and images[1] have the same id 1"},
+      {WITH_IMAGE("{\"id\": 1, \"width\": 5, \"height\": 5}, {\"id\": 1, \"width\": 5, \"height\": 5}"),
+       ": images[0] and images[1] have the same id 1"},
       {WITH_IMAGE("{\"id\": 1, \"width\": 0, \"height\": 5}"), ": line 2: images[0]: \"width\" is not a size in pixels"},
       {WITH_IMAGE("{\"id\": 1, \"width\": 5}"), ": line 2: images[0]: \"height\" is missing"},
-      {WITH_IMAGE("{\"id\": 1, \"width\": 5, \"height\": 5, \"file_name\": \"../../etc/passwd\"}"), ": line 2: images[0]: \"file_name\" must name a file inside"},
+      {WITH_IMAGE("{\"id\": 1, \"width\": 5, \"height\": 5, \"file_name\": \"../../etc/passwd\"}"),
+       ": line 2: images[0]: \"file_name\" must name a file inside"},
       {WITH_IMAGE("{\"id\": 1, \"width\": 5, \"height\": 5, \"file_name\": \"a/..\"}"), ": line 2: images[0]: \"file_name\" must name a file inside"},
-      {WITH_IMAGE("{\"id\": 1, \"width\": 5, \"height\": 5, \"file_name\": \"/etc/passwd\"}"), ": line 2: images[0]: \"file_name\" must name a file inside"},
+      {WITH_IMAGE("{\"id\": 1, \"width\": 5, \"height\": 5, \"file_name\": \"/etc/passwd\"}"),
+       ": line 2: images[0]: \"file_name\" must name a file inside"},
       {WITH_IMAGE("{\"id\": 1, \"width\": 5, \"height\": 5, \"file_name\": \"\"}"), ": line 2: images[0]: \"file_name\" must name a file inside"},
       {WITH_IMAGE("{\"id\": 1, \"width\": 5, \"height\": 5, \"file_name\": 3}"), ": line 2: images[0]: \"file_name\" must be a string"},
       {WITH_IMAGE(""), ": lists no images"},

@@ -100,8 +100,8 @@ static void truncated_files_are_refused(void **state) {
 /* One byte changed: decoded or refused, never a crash (meant for the sanitizers). */
 static void damaged_files_do_no_harm(void **state) {
   (void)state;
-  static const char *const names[] = {"rgb_420.jpg", "progressive_444.jpg", "ycck.jpg", "exif_good_text.jpg", "grey16_interlaced.png", "palette2_trns.png",
-                                      "rgb8_exif6.png"};
+  static const char *const names[] = {"rgb_420.jpg", "progressive_444.jpg", "ycck.jpg", "exif_good_text.jpg", "grey16_interlaced.png",
+                                      "palette2_trns.png", "rgb8_exif6.png"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     char path[4096], *data;
     size_t size;

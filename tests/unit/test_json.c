@@ -22,7 +22,8 @@ static void tree_holds_what_was_written(void **state) {
   (void)state;
   bnd_arena *arena = bnd_arena_create();
   const bnd_json *root;
-  assert_int_equal(parse("{\"a\": [1, -2.5e3, true, null, \"x\\u00e9\\n\"],\n \"big\": 9007199254740993,\n \"b\": {\"c\": {}}, \"d\": 1.0}", arena, &root,
+  assert_int_equal(parse("{\"a\": [1, -2.5e3, true, null, \"x\\u00e9\\n\"],\n \"big\": 9007199254740993,\n"
+                         " \"b\": {\"c\": {}}, \"d\": 1.0}", arena, &root,
                          NULL), BND_OK);
   assert_int_equal(root->type, BND_JSON_OBJECT);
   assert_int_equal(root->count, 4);
@@ -192,7 +193,8 @@ static void writer_output_is_stable(void **state) {
 
 static void numbers_come_back_exactly(void **state) {
   (void)state;
-  static const double values[] = {0, -0., 1, 0.1, 1. / 3, 1e21, 123456789012345678., 5e-324, DBL_MAX, DBL_MIN, -2.5, 0x1p53, 0x1.fffffffffffffp52, 1e-7};
+  static const double values[] = {0, -0., 1, 0.1, 1. / 3, 1e21, 123456789012345678., 5e-324, DBL_MAX, DBL_MIN, -2.5,
+                                   0x1p53, 0x1.fffffffffffffp52, 1e-7};
   static const char *const texts[] = {"0", "-0", "1", "0.1", "0.3333333333333333", "1e+21", "1.2345678901234568e+17", "5e-324",
                                       "1.7976931348623157e+308", "2.2250738585072014e-308", "-2.5", "9007199254740992", "9007199254740991", "1e-07"};
   for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
@@ -240,7 +242,8 @@ static void locale_changes_nothing(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(tree_holds_what_was_written), cmocka_unit_test(broken_text_is_refused_with_its_place), cmocka_unit_test(nesting_has_a_limit),
-      cmocka_unit_test(long_files_stream),           cmocka_unit_test(writer_output_is_stable),               cmocka_unit_test(numbers_come_back_exactly),
+      cmocka_unit_test(long_files_stream),           cmocka_unit_test(writer_output_is_stable),
+      cmocka_unit_test(numbers_come_back_exactly),
       cmocka_unit_test(locale_changes_nothing),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

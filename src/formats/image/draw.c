@@ -93,7 +93,7 @@ static int to_pixel(float value, int limit) { return value > 0 ? value < (float)
 
 void bnd_draw_box(bnd_image *image, const float box[4], const char *label, bnd_color color) {
   const int shorter = image->width < image->height ? image->width : image->height;
-  const int scale = 1 + shorter / 500, thickness = 1 + shorter / 300;
+  const int scale = 1 + shorter / 400, thickness = 1 + shorter / 300;
   const int left = to_pixel(box[0], image->width), top = to_pixel(box[1], image->height);
   const int right = to_pixel(box[2], image->width), bottom = to_pixel(box[3], image->height);
   bnd_draw_rectangle(image, left, top, right, bottom, thickness, color);

@@ -129,7 +129,8 @@ bnd_status bnd_image_encode_jpeg(const bnd_image *image, int quality, void **dat
   unsigned char *compressed = NULL;
   unsigned long length = 0;
   bnd_status status = BND_OK;
-  if (tjCompress2(handle, image->pixels, image->width, 0, image->height, TJPF_RGB, &compressed, &length, quality > 90 ? TJSAMP_444 : TJSAMP_420, quality,
+  const int subsampling = quality > 90 ? TJSAMP_444 : TJSAMP_420;
+  if (tjCompress2(handle, image->pixels, image->width, 0, image->height, TJPF_RGB, &compressed, &length, subsampling, quality,
                   TJFLAG_ACCURATEDCT) != 0) {
     status = bnd_fail(error, BND_ERROR_INTERNAL, "JPEG encoder: %s", tjGetErrorStr2(handle));
   } else if (!(*data = malloc(length))) {
