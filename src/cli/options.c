@@ -1,4 +1,5 @@
 /* Option tables: parsing with getopt_long, help made from the same table, suggestions for mistyped names. */
+#include <assert.h>
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
@@ -8,7 +9,7 @@
 
 #include "cli.h"
 
-enum { HELP_WIDTH = 80, HELP_COLUMN = 26, FIRST_CODE = 256 };
+enum { HELP_WIDTH = 80, HELP_COLUMN = 26, FIRST_CODE = 256, MAX_OPTIONS = 48 };
 
 _Noreturn void cli_usage_error(const char *command, const char *format, ...) {
   va_list arguments;
@@ -118,9 +119,9 @@ static double read_number(const char *command, const cli_option *option, const c
 
 static void check_choice(const char *command, const cli_option *option, const char *text) {
   const char *words[16];
+  char copy[160];
   size_t count = 0;
-  char *copy = strdup(option->argument);
-  if (!copy) exit(cli_fail(BND_ERROR_MEMORY, NULL));
+  snprintf(copy, sizeof copy, "%s", option->argument);
   bool known = false;
   for (char *rest = copy, *word; count < 16 && (word = strsep(&rest, "|"));) {
     known |= strcmp(word, text) == 0;
@@ -131,7 +132,6 @@ static void check_choice(const char *command, const cli_option *option, const ch
     if (nearest) cli_usage_error(command, "option '--%s': unknown value '%s'; did you mean '%s'?", option->name, text, nearest);
     cli_usage_error(command, "option '--%s' takes one of %s, not '%s'", option->name, option->argument, text);
   }
-  free(copy);
 }
 
 static void store(const char *command, const cli_option *option, const char *text) {
@@ -156,7 +156,7 @@ static void store(const char *command, const cli_option *option, const char *tex
 static _Noreturn void unknown_option(const cli_syntax *syntax, const char *given) {
   char word[64];
   snprintf(word, sizeof word, "%.*s", (int)strcspn(given, "="), given);
-  const char **names = cli_allocate(syntax->option_count + 1, sizeof *names);
+  const char *names[MAX_OPTIONS + 1];
   for (size_t i = 0; i < syntax->option_count; i++) names[i] = syntax->options[i].name;
   names[syntax->option_count] = "help";
   const char *nearest = strncmp(word, "--", 2) == 0 ? cli_nearest(word + 2, names, syntax->option_count + 1) : NULL;
@@ -176,9 +176,10 @@ static _Noreturn void parse_error(const cli_syntax *syntax, char **argv, int ans
 
 int cli_parse(const cli_syntax *syntax, int argc, char **argv, char ***operands) {
   const size_t count = syntax->option_count;
-  struct option *table = cli_allocate(count + 2, sizeof *table);
-  char *letters = cli_allocate(2 * count + 4, 1), *letter = letters;
-  bool *seen = cli_allocate(count + 1, sizeof *seen);
+  struct option table[MAX_OPTIONS + 2] = {0};
+  char letters[2 * MAX_OPTIONS + 4] = {0}, *letter = letters;
+  bool seen[MAX_OPTIONS] = {0};
+  assert(count <= MAX_OPTIONS);
   *letter++ = ':';
   *letter++ = 'h';
   for (size_t i = 0; i < count; i++) {
@@ -207,9 +208,6 @@ int cli_parse(const cli_syntax *syntax, int argc, char **argv, char ***operands)
     if (syntax->options[i].required && !seen[i])
       cli_usage_error(syntax->command, "option '--%s %s' is missing", syntax->options[i].name, syntax->options[i].argument);
   }
-  free(table);
-  free(letters);
-  free(seen);
 
   const int given = argc - optind;
   if (given < syntax->least) cli_usage_error(syntax->command, "%s is missing", syntax->operands);
