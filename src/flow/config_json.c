@@ -1,5 +1,6 @@
 #include "flow/config_json.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "formats/json/json.h"

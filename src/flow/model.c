@@ -1,6 +1,7 @@
 #include "flow/model.h"
 
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "ops/operators.h"
@@ -19,6 +20,7 @@ void bnd_model_close(bnd_model *model) {
   bnd_checkpoint_close(model->checkpoint);
   bnd_class_names_free(&model->classes);
   bnd_graph_destroy(model->graph);
+  bnd_string_free(&model->findings);
   free(model->tensors);
   free(model->path);
   free(model);

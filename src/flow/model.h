@@ -24,6 +24,7 @@ struct bnd_model {
   bnd_preprocessing preprocessing;
   /* an ONNX file */
   bnd_graph *graph;
+  bnd_string findings; /* a line for each scale that is no power of two */
 };
 
 bool bnd_model_is_onnx(const bnd_model *model);

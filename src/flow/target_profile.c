@@ -1,6 +1,7 @@
 #include "flow/target_profile.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/near.h"
