@@ -328,7 +328,8 @@ static void trace_curve(const bnd_sg_metrics *metrics, const bnd_ranked *order, 
   result->average_precision = sum / GRID;
 }
 
-/* Sums over classes and the first `thresholds` IoU thresholds. */
+/* Sums over classes and the first `thresholds` IoU thresholds, in double: sums of the same floats in any order are then equal, so that on a plateau
+ * of F1 the lowest score is the best threshold. (The original adds in float32 and lets rounding choose among equals; nothing else depends on it.) */
 typedef struct totals {
   double precision, recall, f1, average_precision, f1_by_score[GRID];
   size_t classes;
