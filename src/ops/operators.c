@@ -35,6 +35,8 @@ bnd_operator_id bnd_functional_id(const bnd_node *node) {
     case BND_OP_SUB_: return BND_OP_SUB;
     case BND_OP_MUL_: return BND_OP_MUL;
     case BND_OP_DIV_: return BND_OP_DIV;
+    case BND_OP_CONCAT: /* torch's aliases of cat */
+    case BND_OP_CONCATENATE: return BND_OP_CAT;
     default: return node->op->id;
   }
 }
@@ -121,6 +123,8 @@ bool bnd_is_sharing(const bnd_node *node) {
     default: return false;
   }
 }
+
+bool bnd_is_concat(const bnd_node *node) { return bnd_functional_id(node) == BND_OP_CAT; }
 
 bool bnd_is_fake_quantize(const bnd_node *node) { return bnd_node_is(node, BND_OP_FAKE_QUANTIZE); }
 

@@ -46,6 +46,8 @@
   X(MEAN, "mean", "torch.ops.aten.mean.dim")                                                                 \
   X(SUM, "sum", "torch.ops.aten.sum.default")                                                                \
   X(CAT, "cat", "torch.ops.aten.cat.default")                                                                \
+  X(CONCAT, "concat", "torch.ops.aten.concat.default")                                                       \
+  X(CONCATENATE, "concatenate", "torch.ops.aten.concatenate.default")                                        \
   X(SLICE, "slice", "torch.ops.aten.slice.Tensor")                                                           \
   X(SELECT, "select", "torch.ops.aten.select.int")                                                           \
   X(SPLIT, "split", "torch.ops.aten.split.Tensor")                                                           \
@@ -100,9 +102,10 @@ bool bnd_is_arithmetic(const bnd_node *node);      /* ARITH */
 bool bnd_is_pool(const bnd_node *node);            /* POOL */
 bool bnd_is_shape_change(const bnd_node *node);    /* SHAPE: reshape, permute, squeeze, unsqueeze, pixel_shuffle */
 bool bnd_is_sharing(const bnd_node *node);         /* SHARE: take over their input's quantizer */
+bool bnd_is_concat(const bnd_node *node);
 bool bnd_is_fake_quantize(const bnd_node *node);
 bool bnd_is_relu(const bnd_node *node);
-/* add_ -> add, relu_ -> relu, ...; others unchanged. What an operator computes. */
+/* add_ -> add, relu_ -> relu, concat -> cat, ...; others unchanged. What an operator computes. */
 bnd_operator_id bnd_functional_id(const bnd_node *node);
 
 /* Sets shape, dtype and result_count of every node from its inputs, in order. The batch size is that of the placeholders.

@@ -149,7 +149,7 @@ static void activation(annotator *a, bnd_node *node) {
 }
 
 static void concat(annotator *a, bnd_node *node) {
-  if (!bnd_node_is(node, BND_OP_CAT) || !is_free(a, node) || node->args[0].kind != BND_ARG_LIST) return;
+  if (!bnd_is_concat(node) || !is_free(a, node) || node->args[0].kind != BND_ARG_LIST) return;
   for (int i = 0; i < node->args[0].list.count; i++)
     if (node->args[0].list.items[i].kind == BND_ARG_NODE) want_input(a, node, node->args[0].list.items[i].node, a->input);
   want_output(a, node);

@@ -144,7 +144,7 @@ bnd_status bnd_quark_functions_to_modules(bnd_graph *graph, bnd_error *error) {
 /* --- A3 --- */
 
 static bool foldable_concat(const bnd_node *cat) {
-  if (!bnd_node_is(cat, BND_OP_CAT) || cat->args[0].kind != BND_ARG_LIST) return false;
+  if (!bnd_is_concat(cat) || cat->args[0].kind != BND_ARG_LIST) return false;
   for (int i = 0; i < cat->args[0].list.count; i++) {
     const bnd_arg *item = &cat->args[0].list.items[i];
     layer_parameters p;

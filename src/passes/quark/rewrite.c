@@ -31,13 +31,23 @@ bnd_status bnd_finish_sweep(bnd_graph *graph, bnd_doomed_nodes *doomed, bnd_erro
   return bnd_graph_status(graph, error);
 }
 
-/* torch.fx names a call after its target: "torch.ops.aten.slice.Tensor" -> "slice_tensor". */
-static void name_of_target(const bnd_operator *op, char *name, size_t size) {
-  const char *at = op->target;
-  if (strncmp(at, "torch.ops.", 10) == 0 && strchr(at + 10, '.')) at = strchr(at + 10, '.') + 1;
+/* torch.fx names a call after its target: "slice.Tensor" -> "slice.tensor", "QuantConv2d" -> "quant_conv2d". What a name may not contain is replaced
+   when the name is made unique. NULL = memory short. */
+static const char *snake_case(bnd_graph *graph, const char *target) {
+  char *name = bnd_arena_alloc(bnd_graph_arena(graph), strlen(target) + 1, 2);
   size_t length = 0;
-  for (; *at && length + 1 < size; at++) name[length++] = *at == '.' ? '_' : (char)tolower((unsigned char)*at);
-  name[length] = '\0';
+  for (const char *at = target; name && *at; at++) {
+    if (isupper((unsigned char)*at) && at > target && islower((unsigned char)at[-1])) name[length++] = '_';
+    name[length++] = (char)tolower((unsigned char)*at);
+  }
+  if (!name) bnd_graph_out_of_memory(graph);
+  return name;
+}
+
+/* "torch.ops.aten.slice.Tensor" -> "slice.Tensor" */
+static const char *without_namespace(const char *target) {
+  const char *dot = strncmp(target, "torch.ops.", 10) == 0 ? strchr(target + 10, '.') : NULL;
+  return dot ? dot + 1 : target;
 }
 
 static void take_over(bnd_node *node, bnd_node *place, const bnd_node *replaced, const char *pass) {
@@ -50,16 +60,16 @@ static void take_over(bnd_node *node, bnd_node *place, const bnd_node *replaced,
 
 bnd_node *bnd_insert_function(bnd_node *place, const bnd_node *replaced, bnd_operator_id id, const bnd_arg *args, int arg_count, const char *pass) {
   const bnd_operator *op = bnd_operator_of(id);
-  char name[64];
-  name_of_target(op, name, sizeof name);
-  bnd_node *node = bnd_graph_call(place->graph, op, name, args, arg_count);
+  const char *name = snake_case(place->graph, without_namespace(op->target));
+  bnd_node *node = name ? bnd_graph_call(place->graph, op, name, args, arg_count) : NULL;
   if (node) take_over(node, place, replaced, pass);
   return node;
 }
 
 bnd_node *bnd_insert_module(bnd_node *place, const bnd_node *replaced, bnd_operator_id id, bnd_module *module, bnd_node *input, const char *pass) {
   const bnd_arg arg = bnd_arg_of_node(input);
-  bnd_node *node = bnd_graph_add(place->graph, BND_CALL_MODULE, bnd_operator_of(id), module->name, module->name, &arg, 1);
+  const char *name = snake_case(place->graph, module->name);
+  bnd_node *node = name ? bnd_graph_add(place->graph, BND_CALL_MODULE, bnd_operator_of(id), name, module->name, &arg, 1) : NULL;
   if (!node) return NULL;
   node->module = module;
   take_over(node, place, replaced, pass);

@@ -85,7 +85,7 @@ static void align(sweep *s, bnd_rule rule, const bnd_node *node, bnd_quantizer *
 static void align_concat(sweep *s, const bnd_node *node) {
   enum { MOST_INPUTS = 256 };
   bnd_quantizer *quantizers[MOST_INPUTS + 1];
-  if (!s->target->align_concat || !bnd_node_is(node, BND_OP_CAT) || node->args[0].kind != BND_ARG_LIST) return;
+  if (!s->target->align_concat || !bnd_is_concat(node) || node->args[0].kind != BND_ARG_LIST) return;
   const bnd_arg *list = &node->args[0];
   if (list->list.count > MOST_INPUTS || !(quantizers[0] = only_user_quantizer(node))) return;
   for (int i = 0; i < list->list.count; i++) {
