@@ -175,7 +175,7 @@ static inline void set_position(bnd_quantizer *quantizer, int position) {
 
 typedef enum position_stage { CALIBRATED, FROZEN } position_stage;
 
-typedef enum position_action { SET_POSITION, COMPARE_POSITION, COMPARE_OBSERVED } position_action;
+typedef enum position_action { SET_POSITION, COMPARE_POSITION, COMPARE_WEIGHTS, COMPARE_OBSERVED } position_action;
 
 /* Walks the table of [quantizers]. */
 static inline void each_quantizer(const conformance_case *c, position_stage stage, position_action action) {
@@ -186,7 +186,7 @@ static inline void each_quantizer(const conformance_case *c, position_stage stag
     assert_int_equal(sscanf(line, "%255s %31s %127s %d %d", name, kind, observed, &position[0], &position[1]), 5);
     bnd_quantizer *quantizer = find_quantizer(c->graph, name);
     if (action == SET_POSITION) set_position(quantizer, position[stage]);
-    else if (action == COMPARE_POSITION && quantizer->position[0] != position[stage])
+    else if ((action == COMPARE_POSITION || (action == COMPARE_WEIGHTS && strcmp(kind, "activation") != 0)) && quantizer->position[0] != position[stage])
       fail_msg("%s: position %d, expected %d", name, quantizer->position[0], position[stage]);
     else if (action == COMPARE_OBSERVED && strcmp(kind, "activation") == 0)
       assert_string_equal(bnd_arg_node(bnd_graph_find(c->graph, name), 0)->name, observed);
@@ -292,6 +292,26 @@ static inline void check_prepared(const conformance_row *row) {
   close_case(&c);
 }
 
+/* Weight and bias quantizers observe what their module multiplies with, batch norm folded in. */
+static inline void check_weights(const conformance_case *c) {
+  for (const bnd_node *node = bnd_graph_first(c->graph); node; node = node->next) {
+    if (!bnd_is_conv_module(node)) continue;
+    const bool transposed = bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_MODULE) || bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_BN_MODULE);
+    bnd_tensor weight, bias;
+    ASSERT_OK(bnd_module_fold(node->module, transposed, &weight, &bias, error));
+    ASSERT_OK(bnd_observe_tensor(node->module->weight_quantizer, &weight, error));
+    ASSERT_OK(bnd_quantizer_finish(node->module->weight_quantizer, error));
+    assert_true((bias.data != NULL) == (node->module->bias_quantizer != NULL));
+    if (bias.data) {
+      ASSERT_OK(bnd_observe_tensor(node->module->bias_quantizer, &bias, error));
+      ASSERT_OK(bnd_quantizer_finish(node->module->bias_quantizer, error));
+    }
+    bnd_tensor_release(&weight);
+    bnd_tensor_release(&bias);
+  }
+  each_quantizer(c, CALIBRATED, COMPARE_WEIGHTS);
+}
+
 static inline void check_quantized(const conformance_row *row) {
   conformance_case c = open_case(row->name);
   ASSERT_OK(bnd_infer_shapes(c.graph, error));
@@ -302,6 +322,7 @@ static inline void check_quantized(const conformance_row *row) {
   const quantizer_counts counts = count_quantizers(c.graph);
   assert_int_equal(counts.activations + counts.weights + counts.biases, row->quantizers);
   each_quantizer(&c, CALIBRATED, COMPARE_OBSERVED);
+  check_weights(&c);
   assert_int_equal(check_rules(&c), row->rules);
 
   each_quantizer(&c, CALIBRATED, SET_POSITION);
