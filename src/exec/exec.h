@@ -22,7 +22,8 @@ typedef struct bnd_exec_options {
   int output_limit; /* 0 = all outputs; k = only the first k tensors of the (flattened) output value are computed, the rest is dead code */
 } bnd_exec_options;
 
-/* The compiled plan: immutable, shared by sessions in several threads. Keeps the tensors it needs alive; the graph may go. */
+/* The compiled plan: immutable, shared by sessions in several threads. Keeps the tensors it needs alive; the graph may go.
+   Shapes must have been inferred (bnd_infer_shapes). Everything is computed in float32. */
 typedef struct bnd_executor bnd_executor;
 bnd_status bnd_executor_create(const bnd_graph *graph, const bnd_exec_options *options, bnd_executor **executor, bnd_error *error);
 void bnd_executor_destroy(bnd_executor *executor);                /* NULL is fine */
@@ -49,7 +50,9 @@ bnd_status bnd_session_run(bnd_session *session, const float *const *inputs, bnd
 /* Plain float32 data of output `index`, valid until the next run. */
 const float *bnd_session_output(const bnd_session *session, int index);
 
-/* For `bench` and curiosity: what the plan does, a line for each step (name, kernel, layout, fused nodes, bytes); and, when timing was switched on, its time. */
-bnd_status bnd_executor_describe(const bnd_executor *executor, bnd_string *text, bnd_error *error);
+/* For `bench` and curiosity: what the plan does, a line for each step (name, kernel, shape, layout, place in the arena); with a session whose timing is on
+   also the shortest time of each step over its runs. */
+bnd_status bnd_executor_describe(const bnd_executor *executor, const bnd_session *timed, bnd_string *text, bnd_error *error);
+void bnd_session_set_timing(bnd_session *session, bool on);
 
 #endif

@@ -1,0 +1,49 @@
+/* Kernels: what the operators of the table compute, without the graph around them. A kernel is an operator id and its decoded arguments; it works on
+   float32 arrays. Integer tensors are carried as float32 too: whole numbers up to 2^24 are exact. */
+#ifndef BND_KERNELS_KERNEL_H
+#define BND_KERNELS_KERNEL_H
+
+#include "ops/operators.h"
+
+/* Dense, row-major float32 data. Borrowed. */
+typedef struct bnd_array {
+  bnd_shape shape;
+  float *data; /* NULL = the optional operand is absent */
+} bnd_array;
+
+/* Arguments of one operator call; only what the operator uses is set. */
+typedef struct bnd_kernel {
+  bnd_operator_id id; /* what is computed: in-place variants, views and modules are mapped to the operator they stand for */
+  int64_t stride[2], padding[2], dilation[2], window[2], groups;
+  bool count_include_pad;
+  int64_t divisor;              /* avg_pool2d: 0 = number of values */
+  int axis, second_axis;        /* counted from the front */
+  bool reduced[BND_MAX_RANK];   /* mean */
+  int order[BND_MAX_RANK];      /* permute */
+  int64_t start, step;          /* slice, select, arange */
+  int64_t factor;               /* pixel_shuffle */
+  bool approximate;             /* gelu: by tanh */
+  double low, high;             /* clamp */
+  double number;                /* epsilon, slope, fill value, factor of the second operand of add and sub, factor behind a pool */
+  const bnd_quantizer *quantizer; /* fake_quantize; borrowed */
+} bnd_kernel;
+
+/* Decodes the arguments of a call node whose inputs have shapes. Fails where an argument has no meaning here. */
+bnd_status bnd_kernel_of_node(const bnd_node *node, bnd_kernel *kernel, bnd_error *error);
+
+/* An operand as the kernel counts them: a node, a number, or absent. */
+typedef struct bnd_operand {
+  const bnd_node *node;
+  bool is_number;
+  double number;
+} bnd_operand;
+/* Operands of a call node in the order in which its kernel takes them (conv2d: input, weight, bias). Weights of modules are not among them. Writes at most
+   `limit`, returns how many there are. */
+int bnd_kernel_operands(const bnd_node *node, bnd_operand *operands, int limit);
+
+/* Computes outputs from inputs: shapes of the outputs are set, memory is there, inputs and outputs do not overlap. One thread, fixed order. */
+typedef void bnd_kernel_function(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count);
+/* The plain loop of an operator; NULL for those that compute nothing (getitem, no_grad regions). */
+bnd_kernel_function *bnd_reference_kernel(bnd_operator_id id);
+
+#endif

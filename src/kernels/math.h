@@ -1,0 +1,55 @@
+/* Transcendental functions with one fixed result on every machine: plain arithmetic in double, rounded once to float. The C library's own differ between
+   versions and processors; these are shared by all executors. Largest error of bnd_exp: 0.5001 units in the last place. */
+#ifndef BND_KERNELS_MATH_H
+#define BND_KERNELS_MATH_H
+
+#include <stdint.h>
+#include <string.h>
+
+/* e^x in double for -745 < x < 709, relative error below 1e-11, by e^x = 2^n * e^r with |r| <= ln(2) / 2 and Taylor's series to r^9 (the first
+   term left out is r^10 / 10! < 1e-11). Adding 1.5 * 2^52 rounds to an integer whose low bits then are n. Free of branches, so that loops over it vectorise. */
+static inline double bnd_exp_double(double x) {
+  const double magic = 0x1.8p52, log2_e = 0x1.71547652b82fep+0, ln_2 = 0x1.62e42fefa39efp-1;
+  const double shifted = x * log2_e + magic;
+  const double r = x - (shifted - magic) * ln_2;
+  double p = 1.0 / 362880;
+  p = p * r + 1.0 / 40320;
+  p = p * r + 1.0 / 5040;
+  p = p * r + 1.0 / 720;
+  p = p * r + 1.0 / 120;
+  p = p * r + 1.0 / 24;
+  p = p * r + 1.0 / 6;
+  p = p * r + 0.5;
+  p = p * r + 1.0;
+  p = p * r + 1.0;
+  uint64_t bits;
+  memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits << 52) + 0x3ff0000000000000u;
+  double power;
+  memcpy(&power, &bits, sizeof power);
+  return p * power;
+}
+
+/* Beyond these bounds e^x is 0 or infinity in float; NaN passes both comparisons and stays. */
+static inline double bnd_exp_argument(float x) {
+  float y = x > 89.f ? 89.f : x;
+  y = y < -104.f ? -104.f : y;
+  return (double)y;
+}
+
+static inline float bnd_exp(float x) { return (float)bnd_exp_double(bnd_exp_argument(x)); }
+/* 1 / (1 + e^-x) */
+static inline float bnd_sigmoid(float x) { return (float)(1.0 / (1.0 + bnd_exp_double(bnd_exp_argument(-x)))); }
+/* clamp(x + 3, 0, 6) / 6, each step rounded to float, as PyTorch evaluates it on a CPU. */
+static inline float bnd_hardsigmoid(float x) {
+  float y = x + 3.f;
+  y = y < 0.f ? 0.f : y;
+  y = y > 6.f ? 6.f : y;
+  return y / 6.f;
+}
+
+float bnd_tanh(float x);
+/* Gauss error function. */
+float bnd_erf(float x);
+
+#endif

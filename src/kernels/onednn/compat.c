@@ -1,0 +1,50 @@
+#include "kernels/onednn/compat.h"
+
+#include <stddef.h>
+
+#if DNNL_VERSION_MAJOR >= 3
+
+dnnl_status_t bnd_dnnl_desc_init(bnd_dnnl_desc *desc, int rank, const dnnl_dims_t dims, dnnl_format_tag_t tag) {
+  return dnnl_memory_desc_create_with_tag(desc, rank, dims, dnnl_f32, tag);
+}
+
+void bnd_dnnl_desc_release(bnd_dnnl_desc *desc) {
+  if (*desc) dnnl_memory_desc_destroy(*desc);
+  *desc = NULL;
+}
+
+bnd_dnnl_desc_view bnd_dnnl_desc_get(const bnd_dnnl_desc *desc) { return *desc; }
+
+dnnl_status_t bnd_dnnl_append_eltwise(dnnl_post_ops_t list, dnnl_alg_kind_t kind, float alpha, float beta) {
+  return dnnl_post_ops_append_eltwise(list, kind, alpha, beta);
+}
+
+dnnl_status_t bnd_dnnl_convolution_describe(dnnl_primitive_desc_t *description, dnnl_engine_t engine, const bnd_dnnl_convolution *c,
+                                            const_dnnl_primitive_attr_t attributes) {
+  return dnnl_convolution_forward_primitive_desc_create(description, engine, dnnl_forward_inference, dnnl_convolution_direct, c->x, c->weight, c->bias, c->y,
+                                                        c->stride, c->dilation, c->padding, c->padding_after, attributes);
+}
+
+#else
+
+dnnl_status_t bnd_dnnl_desc_init(bnd_dnnl_desc *desc, int rank, const dnnl_dims_t dims, dnnl_format_tag_t tag) {
+  return dnnl_memory_desc_init_by_tag(desc, rank, dims, dnnl_f32, tag);
+}
+
+void bnd_dnnl_desc_release(bnd_dnnl_desc *desc) { (void)desc; }
+
+bnd_dnnl_desc_view bnd_dnnl_desc_get(const bnd_dnnl_desc *desc) { return desc; }
+
+dnnl_status_t bnd_dnnl_append_eltwise(dnnl_post_ops_t list, dnnl_alg_kind_t kind, float alpha, float beta) {
+  return dnnl_post_ops_append_eltwise(list, 1.f, kind, alpha, beta);
+}
+
+dnnl_status_t bnd_dnnl_convolution_describe(dnnl_primitive_desc_t *description, dnnl_engine_t engine, const bnd_dnnl_convolution *c,
+                                            const_dnnl_primitive_attr_t attributes) {
+  dnnl_convolution_desc_t operation;
+  const dnnl_status_t status = dnnl_dilated_convolution_forward_desc_init(&operation, dnnl_forward_inference, dnnl_convolution_direct, c->x, c->weight, c->bias, c->y,
+                                                                          c->stride, c->dilation, c->padding, c->padding_after);
+  return status == dnnl_success ? dnnl_primitive_desc_create(description, &operation, attributes, engine, NULL) : status;
+}
+
+#endif

@@ -1,0 +1,31 @@
+/* The differences between oneDNN 2.6 and 3.x: descriptors are structures by value there and objects here, convolutions are described in two steps there and
+   in one here, post-operations carry a scale there. */
+#ifndef BND_KERNELS_ONEDNN_COMPAT_H
+#define BND_KERNELS_ONEDNN_COMPAT_H
+
+#include <oneapi/dnnl/dnnl.h>
+
+#if DNNL_VERSION_MAJOR >= 3
+typedef dnnl_memory_desc_t bnd_dnnl_desc;            /* owned: bnd_dnnl_desc_release */
+typedef const_dnnl_memory_desc_t bnd_dnnl_desc_view; /* borrowed */
+#else
+typedef dnnl_memory_desc_t bnd_dnnl_desc;
+typedef const dnnl_memory_desc_t *bnd_dnnl_desc_view;
+#endif
+
+dnnl_status_t bnd_dnnl_desc_init(bnd_dnnl_desc *desc, int rank, const dnnl_dims_t dims, dnnl_format_tag_t tag); /* float32 */
+void bnd_dnnl_desc_release(bnd_dnnl_desc *desc);
+bnd_dnnl_desc_view bnd_dnnl_desc_get(const bnd_dnnl_desc *desc);
+
+dnnl_status_t bnd_dnnl_append_eltwise(dnnl_post_ops_t list, dnnl_alg_kind_t kind, float alpha, float beta);
+
+typedef struct bnd_dnnl_convolution {
+  bnd_dnnl_desc_view x, weight, bias, y; /* bias NULL = none */
+  dnnl_dims_t stride, dilation, padding; /* dilation counts from 0; padding as much behind as before is what `padding_after` says */
+  dnnl_dims_t padding_after;
+} bnd_dnnl_convolution;
+/* The preferred direct forward convolution, for inference. */
+dnnl_status_t bnd_dnnl_convolution_describe(dnnl_primitive_desc_t *description, dnnl_engine_t engine, const bnd_dnnl_convolution *convolution,
+                                            const_dnnl_primitive_attr_t attributes);
+
+#endif
