@@ -105,7 +105,9 @@ static double overlap_of(const double *detection, const bnd_coco_truth *truth) {
   return both / (truth->crowd ? own : own + box[2] * box[3] - both);
 }
 
-static bool outside(double area, int range) { return area < AREA[range][0] || area > AREA[range][1]; }
+static bool outside(double area, int range) {
+  return area < AREA[range][0] || area > AREA[range][1];
+}
 
 /* Scratch for the ground truth of one image and category, grown as needed. */
 typedef struct truth_scratch {
@@ -330,12 +332,12 @@ static void evaluation_free(evaluation *e) {
 static bnd_status evaluation_prepare(const bnd_coco_input *input, evaluation *e, bnd_error *error) {
   *e = (evaluation){.input = input};
   size_t cells;
-  if (!id_list_create(input->image_ids, input->image_count, &e->images) || !id_list_create(input->category_ids, input->category_count, &e->categories) ||
+  if (!id_list_create(input->image_ids, input->image_count, &e->images) ||
+      !id_list_create(input->category_ids, input->category_count, &e->categories) ||
       !bnd_size_multiply(e->categories.count, AREA_RANGES * IOU_THRESHOLDS * RECALLS, &cells) ||
       !(e->precision = bnd_calloc(cells, sizeof *e->precision)) ||
       !(e->recall = bnd_calloc(e->categories.count, RECALL_CURVES * IOU_THRESHOLDS * sizeof *e->recall)) ||
-      !(e->truth = bnd_calloc(input->truth_count, sizeof *e->truth)) ||
-      !(e->detections = bnd_calloc(input->detection_count, sizeof *e->detections)))
+      !(e->truth = bnd_calloc(input->truth_count, sizeof *e->truth)) || !(e->detections = bnd_calloc(input->detection_count, sizeof *e->detections)))
     return bnd_fail_memory(error, "the COCO evaluation");
   for (size_t i = 0; i < cells; i++) e->precision[i] = -1;
   for (size_t i = 0; i < e->categories.count * RECALL_CURVES * IOU_THRESHOLDS; i++) e->recall[i] = -1;

@@ -35,13 +35,13 @@ typedef struct bnd_coco_input {
 } bnd_coco_input;
 
 enum {
-  BND_COCO_AP,        /* mean over IoU 0.50, 0.55 .. 0.95 */
+  BND_COCO_AP, /* mean over IoU 0.50, 0.55 .. 0.95 */
   BND_COCO_AP50,
   BND_COCO_AP75,
   BND_COCO_AP_SMALL,  /* area up to 32 * 32 */
   BND_COCO_AP_MEDIUM, /* up to 96 * 96 */
   BND_COCO_AP_LARGE,
-  BND_COCO_AR_1,      /* recall with at most 1, 10, 100 detections per image and category */
+  BND_COCO_AR_1, /* recall with at most 1, 10, 100 detections per image and category */
   BND_COCO_AR_10,
   BND_COCO_AR_100,
   BND_COCO_AR_SMALL,

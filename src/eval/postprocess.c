@@ -85,8 +85,12 @@ static int compare_candidates(const void *left, const void *right) {
   return a->place < b->place ? -1 : a->place > b->place;
 }
 
-static inline float larger(float a, float b) { return a < b ? b : a; }
-static inline float smaller(float a, float b) { return b < a ? b : a; }
+static inline float larger(float a, float b) {
+  return a < b ? b : a;
+}
+static inline float smaller(float a, float b) {
+  return b < a ? b : a;
+}
 
 typedef struct suppression {
   float *x1, *y1, *x2, *y2, *area; /* one allocation, starting at x1 */
@@ -210,10 +214,8 @@ bnd_status bnd_postprocess(const float *boxes, const float *scores, size_t ancho
   }
   for (size_t i = 0; i < n; i++) {
     const float *box = boxes + items[i].index / classes * 4;
-    candidates[i] = (candidate){.box = {box[0], box[1], box[2], box[3]},
-                                .score = items[i].score,
-                                .place = (uint32_t)i,
-                                .label = (int32_t)(items[i].index % classes)};
+    candidates[i] = (candidate){
+        .box = {box[0], box[1], box[2], box[3]}, .score = items[i].score, .place = (uint32_t)i, .label = (int32_t)(items[i].index % classes)};
   }
   BND_TRY_GOTO(suppress_all(candidates, &n, options, error), done);
   *count = n < options->max_detections ? n : options->max_detections;

@@ -46,8 +46,12 @@ static corners target_corners(const bnd_target *target) {
   return (corners){x1, y1, target->w + x1, target->h + y1};
 }
 
-static float clip(float value, float limit) { return value < 0.0f ? 0.0f : value > limit ? limit : value; }
-static float area(const corners *box) { return (box->x2 - box->x1) * (box->y2 - box->y1); }
+static float clip(float value, float limit) {
+  return value < 0.0f ? 0.0f : value > limit ? limit : value;
+}
+static float area(const corners *box) {
+  return (box->x2 - box->x1) * (box->y2 - box->y1);
+}
 
 static float intersection(const corners *a, const corners *b) {
   const float width = (a->x2 < b->x2 ? a->x2 : b->x2) - (a->x1 > b->x1 ? a->x1 : b->x1);
@@ -282,7 +286,9 @@ typedef struct curve {
   float f1[GRID]; /* by score threshold */
 } curve;
 
-static float f1_score(float precision, float recall) { return 2.0f * recall * precision / (recall + precision + 1e-16f); }
+static float f1_score(float precision, float recall) {
+  return 2.0f * recall * precision / (recall + precision + 1e-16f);
+}
 
 /* Detections sorted by descending score: how many have at least this score. */
 static size_t count_at_least(const bnd_ranked *order, size_t count, float score) {

@@ -40,7 +40,9 @@ bnd_status bnd_sg_metrics_add(bnd_sg_metrics *metrics, const bnd_detection *dete
 typedef struct bnd_sg_scores {
   double precision, recall, f1; /* at options.score_threshold, mean over classes and IoU thresholds */
   double map;
-  double best_score_threshold; /* of 0, 0.01, .. 1, the one with the best F1 (mean over classes and IoU thresholds) */
+  /* Of 0, 0.01, .. 1 the one with the best F1 (mean over classes and IoU thresholds); the lowest of equals, where the original's float32 rounding
+   * may choose another. */
+  double best_score_threshold;
 } bnd_sg_scores;
 
 typedef struct bnd_sg_result {

@@ -5,7 +5,9 @@
 
 enum { INSERTION_SORT_BELOW = 17 }; /* ranges of up to 16 items are left to the insertion sort */
 
-static inline bool before(bnd_ranked a, bnd_ranked b) { return a.score > b.score || (isnan(a.score) && !isnan(b.score)); }
+static inline bool before(bnd_ranked a, bnd_ranked b) {
+  return a.score > b.score || (isnan(a.score) && !isnan(b.score));
+}
 
 static inline void swap(bnd_ranked *a, bnd_ranked *b) {
   const bnd_ranked saved = *a;

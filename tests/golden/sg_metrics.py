@@ -42,12 +42,14 @@ def draw(seed, images, classes, targets, detections, levels=0, grid=0, crowd=2, 
 
 
 def evaluate(cls, drawn, classes, width, height, score_threshold, top_k):
+    given = lambda rows, device=None: [torch.from_numpy(r.copy()) for r in rows]
     metric = cls(score_thres=score_threshold, top_k_predictions=top_k, num_cls=classes, normalize_targets=True, include_classwise_ap=True,
-                 class_names=[str(c) for c in range(classes)], post_prediction_callback=lambda rows, device=None: [torch.from_numpy(r.copy()) for r in rows])
+                 class_names=[str(c) for c in range(classes)], post_prediction_callback=given)
     for start in range(0, len(drawn), 3):
         batch = drawn[start : start + 3]
         numbered = lambda k: torch.from_numpy(np.concatenate([np.insert(image[k], 0, i, axis=1) for i, image in enumerate(batch)]))
-        metric.update([image[0] for image in batch], target=numbered(1), device="cpu", inputs=torch.zeros(1, 3, height, width), crowd_targets=numbered(2))
+        canvas = torch.zeros(1, 3, height, width)
+        metric.update([image[0] for image in batch], target=numbered(1), device="cpu", inputs=canvas, crowd_targets=numbered(2))
     seen, original = [], torch.argmax
     torch.argmax = lambda values, *rest, **more: seen.append(values) or original(values, *rest, **more)
     try:

@@ -26,7 +26,7 @@ typedef struct dataset {
 } dataset;
 
 static bnd_coco_input input_of(const dataset *data) {
-  return (bnd_coco_input){data->truth,  data->truth_count,  data->detections, data->detection_count,
+  return (bnd_coco_input){data->truth,  data->truth_count, data->detections, data->detection_count,
                           data->images, data->image_count, data->categories, data->category_count};
 }
 
@@ -94,8 +94,8 @@ static void check_file(const char *name) {
   data.detections = calloc(data.detection_count + 1, sizeof *data.detections);
   for (size_t i = 0; i < data.detection_count; i++) {
     bnd_coco_detection *d = &data.detections[i];
-    assert_int_equal(fscanf(file, "%ld %ld %lf %lf %lf %lf %lf", &d->image_id, &d->category_id, &d->box[0], &d->box[1], &d->box[2], &d->box[3], &d->score),
-                     7);
+    assert_int_equal(
+        fscanf(file, "%ld %ld %lf %lf %lf %lf %lf", &d->image_id, &d->category_id, &d->box[0], &d->box[1], &d->box[2], &d->box[3], &d->score), 7);
   }
   double *expected = read_numbers(file, "numbers", BND_COCO_NUMBERS), *expected_ap = read_numbers(file, "ap", data.category_count);
   double *expected_ap50 = read_numbers(file, "ap50", data.category_count);
@@ -116,23 +116,23 @@ static void check_file(const char *name) {
 
 static void numbers_are_those_of_pycocotools(void **state) {
   (void)state;
-  static const char *const NAMES[] = {"plain",           "ties",     "crowd",            "empty_boxes", "many_detections",
-                                      "annotation_zero", "no_truth", "sparse_categories", "subset"};
+  static const char *const NAMES[] = {"plain", "ties", "crowd", "empty_boxes", "many_detections", "annotation_zero", "no_truth", "sparse_categories",
+                                      "subset"};
   for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) check_file(NAMES[i]);
 }
 
 /* Section 8.6 of the specification. */
 static void published_vector(void **state) {
   (void)state;
-  bnd_coco_truth truth[] = {{1, 1, 1, {100, 100, 80, 80}, 0, 0},   {2, 1, 1, {300, 120, 20, 24}, 0, 0}, {3, 1, 2, {400, 400, 150, 100}, 0, 0},
-                            {4, 1, 1, {0, 300, 200, 300}, 0, 1},   {5, 2, 1, {50, 60, 40, 40}, 0, 0},   {6, 2, 1, {52, 62, 40, 40}, 0, 0},
-                            {7, 2, 3, {200, 200, 10, 12}, 0, 0},   {8, 3, 2, {10, 10, 500, 400}, 0, 0}, {9, 3, 3, {330, 330, 64, 48}, 0, 0}};
+  bnd_coco_truth truth[] = {{1, 1, 1, {100, 100, 80, 80}, 0, 0}, {2, 1, 1, {300, 120, 20, 24}, 0, 0}, {3, 1, 2, {400, 400, 150, 100}, 0, 0},
+                            {4, 1, 1, {0, 300, 200, 300}, 0, 1}, {5, 2, 1, {50, 60, 40, 40}, 0, 0},   {6, 2, 1, {52, 62, 40, 40}, 0, 0},
+                            {7, 2, 3, {200, 200, 10, 12}, 0, 0}, {8, 3, 2, {10, 10, 500, 400}, 0, 0}, {9, 3, 3, {330, 330, 64, 48}, 0, 0}};
   for (size_t i = 0; i < 9; i++) truth[i].area = truth[i].box[2] * truth[i].box[3];
-  const bnd_coco_detection detections[] = {
-      {1, 1, {102, 98, 80, 82}, .9},    {1, 1, {105, 104, 78, 80}, .8},  {1, 1, {301, 121, 20, 24}, .8}, {1, 1, {10, 320, 100, 150}, .7},
-      {1, 1, {20, 400, 60, 60}, .6},    {1, 2, {410, 405, 140, 100}, .55}, {1, 2, {100, 100, 80, 80}, .5}, {2, 1, {51, 61, 40, 40}, .85},
-      {2, 1, {50, 60, 40, 40}, .75},    {2, 3, {201, 201, 10, 12}, .3},  {2, 3, {400, 400, 20, 20}, .3}, {3, 2, {30, 20, 480, 380}, .95},
-      {3, 2, {12, 12, 250, 400}, .65},  {3, 3, {330, 330, 64, 24}, .45}, {4, 1, {10, 10, 20, 20}, .9}};
+  const bnd_coco_detection detections[] = {{1, 1, {102, 98, 80, 82}, .9},   {1, 1, {105, 104, 78, 80}, .8},  {1, 1, {301, 121, 20, 24}, .8},
+                                           {1, 1, {10, 320, 100, 150}, .7}, {1, 1, {20, 400, 60, 60}, .6},   {1, 2, {410, 405, 140, 100}, .55},
+                                           {1, 2, {100, 100, 80, 80}, .5},  {2, 1, {51, 61, 40, 40}, .85},   {2, 1, {50, 60, 40, 40}, .75},
+                                           {2, 3, {201, 201, 10, 12}, .3},  {2, 3, {400, 400, 20, 20}, .3},  {3, 2, {30, 20, 480, 380}, .95},
+                                           {3, 2, {12, 12, 250, 400}, .65}, {3, 3, {330, 330, 64, 24}, .45}, {4, 1, {10, 10, 20, 20}, .9}};
   const int64_t images[] = {1, 2, 3, 4}, categories[] = {1, 2, 3};
   const double expected[2][12] = {{.508911, .862486, .529153, .425, .466337, .685479, .516667, .658333, .658333, .6, .516667, .8},
                                   {.551001, .911991, .578658, .6, .466337, .685479, .516667, .658333, .658333, .6, .516667, .8}};
@@ -230,8 +230,12 @@ static void read_json(const char *path, int object_level, dataset *data) {
   FILE *file = popen(command, "r");
   assert_non_null(file);
   reader r = {.data = data, .object_level = object_level};
-  const yajl_callbacks callbacks = {
-      .yajl_number = on_number, .yajl_start_map = on_open, .yajl_map_key = on_key, .yajl_end_map = on_close, .yajl_start_array = on_open, .yajl_end_array = on_close};
+  const yajl_callbacks callbacks = {.yajl_number = on_number,
+                                    .yajl_start_map = on_open,
+                                    .yajl_map_key = on_key,
+                                    .yajl_end_map = on_close,
+                                    .yajl_start_array = on_open,
+                                    .yajl_end_array = on_close};
   yajl_handle parser = yajl_alloc(&callbacks, NULL, &r);
   static unsigned char buffer[65536];
   for (size_t got; (got = fread(buffer, 1, sizeof buffer, file)) > 0;) assert_int_equal(yajl_parse(parser, buffer, got), yajl_status_ok);
@@ -248,8 +252,9 @@ static void require_shared(const char *path) {
 static void pycocotools_example(void **state) {
   (void)state;
   const char *const truth = SHARED_DIR "/data/coco-eval/instances_val2014_100.json";
-  const double expected[12] = {0.5045806987249628, 0.6969727247299577, 0.5729816669904824, 0.5856257209410443, 0.5193996948036719, 0.5013978986347466,
-                               0.38681277964578054, 0.5936795762842003, 0.595352982877607, 0.6398109626113442, 0.5664205978994309, 0.5642905982905982};
+  const double expected[12] = {0.5045806987249628, 0.6969727247299577, 0.5729816669904824,  0.5856257209410443,
+                               0.5193996948036719, 0.5013978986347466, 0.38681277964578054, 0.5936795762842003,
+                               0.595352982877607,  0.6398109626113442, 0.5664205978994309,  0.5642905982905982};
   const double published[12] = {0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595, 0.640, 0.566, 0.564};
   require_shared(truth);
   dataset data = {0};
@@ -302,8 +307,9 @@ static void stored_detections_frozen(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(numbers_are_those_of_pycocotools), cmocka_unit_test(published_vector),       cmocka_unit_test(nothing_gives_minus_one),
-      cmocka_unit_test(pycocotools_example),              cmocka_unit_test(stored_detections_fp32), cmocka_unit_test(stored_detections_frozen),
+      cmocka_unit_test(numbers_are_those_of_pycocotools), cmocka_unit_test(published_vector),
+      cmocka_unit_test(nothing_gives_minus_one),          cmocka_unit_test(pycocotools_example),
+      cmocka_unit_test(stored_detections_fp32),           cmocka_unit_test(stored_detections_frozen),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -59,6 +59,17 @@ static float *draw_killer(size_t count) {
   return scores;
 }
 
+/* McIlroy's adversary for selecting place 58 of 60, negated. */
+static float *draw_adversary(void) {
+  static const unsigned char ADVERSARY[60] = {56, 1,  46, 3,  52, 5,  44, 7,  58, 9,  42, 11, 50, 13, 40, 15, 54, 17, 38, 19,
+                                              57, 55, 53, 51, 49, 47, 45, 43, 41, 48, 0,  2,  4,  6,  8,  10, 12, 14, 16, 18,
+                                              39, 36, 37, 34, 35, 32, 33, 30, 31, 28, 29, 26, 27, 24, 25, 22, 23, 20, 21, 60};
+  float *scores = calloc(60, sizeof *scores);
+  assert_non_null(scores);
+  for (int i = 0; i < 60; i++) scores[i] = -(float)ADVERSARY[i];
+  return scores;
+}
+
 static uint64_t hash_of_order(const float *scores, size_t count, size_t k) {
   bnd_ranked *items = calloc(count, sizeof *items);
   uint32_t *indices = calloc(count, sizeof *indices);
@@ -94,14 +105,14 @@ static void order_of_equal_scores_is_torch_s(void **state) {
     size_t count, k;
     unsigned long long sorted, best;
     if (sscanf(line, "%d %zu %d %zu %llx %llx", &seed, &count, &levels, &k, &sorted, &best) != 6) continue;
-    float *scores = seed < 0 ? draw_killer(count) : draw_scores((uint32_t)seed, count, levels);
+    float *scores = seed == -1 ? draw_killer(count) : seed == -2 ? draw_adversary() : draw_scores((uint32_t)seed, count, levels);
     if (hash_of_order(scores, count, 0) != sorted) fail_msg("sort: %s", line);
     if (hash_of_order(scores, count, k) != best) fail_msg("top-k: %s", line);
     free(scores);
     cases++;
   }
   fclose(file);
-  assert_int_equal(cases, 20);
+  assert_int_equal(cases, 21);
 }
 
 static void not_a_number_sorts_first(void **state) {
@@ -135,8 +146,8 @@ static void detections_are_those_of_super_gradients(void **state) {
     size_t anchors, classes, expected;
     unsigned long long hash;
     bnd_postprocess_options options = {0};
-    if (sscanf(line, "%u %zu %zu %d %d %f %zu %lf %zu %d %d %zu %llx", &seed, &anchors, &classes, &levels, &grid, &options.score_threshold, &options.top_k,
-               &options.iou_threshold, &options.max_detections, &multi_label, &agnostic, &expected, &hash) != 13)
+    if (sscanf(line, "%u %zu %zu %d %d %f %zu %lf %zu %d %d %zu %llx", &seed, &anchors, &classes, &levels, &grid, &options.score_threshold,
+               &options.top_k, &options.iou_threshold, &options.max_detections, &multi_label, &agnostic, &expected, &hash) != 13)
       continue;
     options.multi_label = multi_label;
     options.class_agnostic = agnostic;
@@ -233,9 +244,12 @@ static void overlap_on_the_threshold_is_kept(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(order_of_equal_scores_is_torch_s), cmocka_unit_test(not_a_number_sorts_first),
-      cmocka_unit_test(detections_are_those_of_super_gradients), cmocka_unit_test(published_vector),
-      cmocka_unit_test(unusual_input_is_handled), cmocka_unit_test(overlap_on_the_threshold_is_kept),
+      cmocka_unit_test(order_of_equal_scores_is_torch_s),
+      cmocka_unit_test(not_a_number_sorts_first),
+      cmocka_unit_test(detections_are_those_of_super_gradients),
+      cmocka_unit_test(published_vector),
+      cmocka_unit_test(unusual_input_is_handled),
+      cmocka_unit_test(overlap_on_the_threshold_is_kept),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -110,9 +110,9 @@ static void check_file(const char *name) {
   assert_non_null(file);
   bnd_sg_options options = {0};
   size_t count;
-  assert_int_equal(
-      fscanf(file, " options %zu %f %f %f %zu images %zu", &options.classes, &options.width, &options.height, &options.score_threshold, &options.top_k, &count),
-      6);
+  assert_int_equal(fscanf(file, " options %zu %f %f %f %zu images %zu", &options.classes, &options.width, &options.height, &options.score_threshold,
+                          &options.top_k, &count),
+                   6);
   image *images = calloc(count, sizeof *images);
   double *ap_050 = calloc(options.classes, sizeof *ap_050), *ap_050_095 = calloc(options.classes, sizeof *ap_050_095);
   assert_true(images && ap_050 && ap_050_095);
@@ -140,14 +140,14 @@ typedef struct row {
   float x, y, w, h, last; /* last: crowd, or score */
 } row;
 
-static const row TRUTH[] = {{1, 1, 100, 100, 80, 80, 0}, {1, 1, 300, 120, 20, 24, 0},   {1, 2, 400, 400, 150, 100, 0},
-                            {1, 1, 0, 300, 200, 300, 1}, {2, 1, 50, 60, 40, 40, 0},     {2, 1, 52, 62, 40, 40, 0},
-                            {2, 3, 200, 200, 10, 12, 0}, {3, 2, 10, 10, 500, 400, 0},   {3, 3, 330, 330, 64, 48, 0}};
-static const row FOUND[] = {{1, 1, 102, 98, 80, 82, .9f},     {1, 1, 105, 104, 78, 80, .8f}, {1, 1, 301, 121, 20, 24, .8f},
-                            {1, 1, 10, 320, 100, 150, .7f},   {1, 1, 20, 400, 60, 60, .6f},  {1, 2, 410, 405, 140, 100, .55f},
-                            {1, 2, 100, 100, 80, 80, .5f},    {2, 1, 51, 61, 40, 40, .85f},  {2, 1, 50, 60, 40, 40, .75f},
-                            {2, 3, 201, 201, 10, 12, .3f},    {2, 3, 400, 400, 20, 20, .3f}, {3, 2, 30, 20, 480, 380, .95f},
-                            {3, 2, 12, 12, 250, 400, .65f},   {3, 3, 330, 330, 64, 24, .45f}, {4, 1, 10, 10, 20, 20, .9f}};
+static const row TRUTH[] = {{1, 1, 100, 100, 80, 80, 0}, {1, 1, 300, 120, 20, 24, 0}, {1, 2, 400, 400, 150, 100, 0},
+                            {1, 1, 0, 300, 200, 300, 1}, {2, 1, 50, 60, 40, 40, 0},   {2, 1, 52, 62, 40, 40, 0},
+                            {2, 3, 200, 200, 10, 12, 0}, {3, 2, 10, 10, 500, 400, 0}, {3, 3, 330, 330, 64, 48, 0}};
+static const row FOUND[] = {{1, 1, 102, 98, 80, 82, .9f},   {1, 1, 105, 104, 78, 80, .8f},  {1, 1, 301, 121, 20, 24, .8f},
+                            {1, 1, 10, 320, 100, 150, .7f}, {1, 1, 20, 400, 60, 60, .6f},   {1, 2, 410, 405, 140, 100, .55f},
+                            {1, 2, 100, 100, 80, 80, .5f},  {2, 1, 51, 61, 40, 40, .85f},   {2, 1, 50, 60, 40, 40, .75f},
+                            {2, 3, 201, 201, 10, 12, .3f},  {2, 3, 400, 400, 20, 20, .3f},  {3, 2, 30, 20, 480, 380, .95f},
+                            {3, 2, 12, 12, 250, 400, .65f}, {3, 3, 330, 330, 64, 24, .45f}, {4, 1, 10, 10, 20, 20, .9f}};
 
 static void published_vector(void **state) {
   (void)state;
@@ -215,6 +215,11 @@ static void labels_outside_the_classes_are_refused(void **state) {
   bnd_sg_result result;
   assert_int_equal(bnd_sg_metrics_compute(metrics, &result, NULL, NULL, &error), BND_OK);
   assert_true(result.at_050.map == -1.0); /* what was refused left no trace */
+  const bnd_target target = {1, 10, 10, 8, 8};
+  const bnd_detection detection = {6, 6, 14, 14, 0.5f, 1};
+  assert_int_equal(bnd_sg_metrics_add(metrics, &detection, 1, &target, 1, NULL, 0, &error), BND_OK);
+  assert_int_equal(bnd_sg_metrics_compute(metrics, &result, NULL, NULL, &error), BND_OK);
+  assert_close(result.at_050_095.map, 1.0, 1e-9, "mAP of a perfect detection");
   bnd_sg_metrics_destroy(metrics);
 }
 
