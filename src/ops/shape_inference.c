@@ -90,7 +90,10 @@ static bool names_region(const bnd_node *node) {
 
 bnd_status bnd_infer_node_shape(bnd_node *node, bnd_error *error) {
   switch (node->kind) {
-    case BND_PLACEHOLDER: return BND_OK;
+    case BND_PLACEHOLDER: {
+      const bnd_shape shape = node->shape[0];
+      return bnd_set_result(node, &shape, node->dtype, error);
+    }
     case BND_OUTPUT: node->result_count = 0; return BND_OK;
     case BND_GET_ATTR: {
       const bnd_attribute *attribute = bnd_graph_attribute(node->graph, node->target);
@@ -162,9 +165,9 @@ bnd_status bnd_window_positions(const bnd_node *node, int64_t size, int64_t kern
       (kernel - 1) > limit / dilation)
     return bnd_fail_node(node, error, "kernel %lld, stride %lld, padding %lld, dilation %lld on %lld values make no window", (long long)kernel, (long long)stride,
                          (long long)padding, (long long)dilation, (long long)size);
-  const int64_t room = size + 2 * padding - dilation * (kernel - 1) - 1;
+  const int64_t room = size + 2 * padding - dilation * (kernel - 1) - 1 + (ceil_mode ? stride - 1 : 0);
   if (room < 0) return bnd_fail_node(node, error, "the window of %lld does not fit into %lld values", (long long)(dilation * (kernel - 1) + 1), (long long)(size + 2 * padding));
-  *positions = (room + (ceil_mode ? stride - 1 : 0)) / stride + 1;
+  *positions = room / stride + 1;
   if (ceil_mode && (*positions - 1) * stride >= size + padding) (*positions)--;
   return BND_OK;
 }
