@@ -7,12 +7,17 @@ typedef struct window {
 } window;
 
 static window window_of_module(const bnd_module *m) {
-  return (window){{m->stride[0], m->stride[1]}, {m->padding[0], m->padding[1]}, {m->dilation[0], m->dilation[1]}, {m->output_padding[0], m->output_padding[1]}, m->groups};
+  return (window){{m->stride[0], m->stride[1]},
+                  {m->padding[0], m->padding[1]},
+                  {m->dilation[0], m->dilation[1]},
+                  {m->output_padding[0], m->output_padding[1]},
+                  m->groups};
 }
 
 static bnd_status check_channels(const bnd_node *node, int64_t given, int64_t expected, int64_t groups, bnd_error *error) {
   if (groups < 1 || expected < 0) return bnd_fail_node(node, error, "%lld groups make no sense", (long long)groups);
-  if (given != expected) return bnd_fail_node(node, error, "the input has %lld channels where the weight needs %lld", (long long)given, (long long)expected);
+  if (given != expected)
+    return bnd_fail_node(node, error, "the input has %lld channels where the weight needs %lld", (long long)given, (long long)expected);
   return BND_OK;
 }
 
@@ -35,20 +40,24 @@ static bnd_status convolve(bnd_node *node, const bnd_node *x, const bnd_shape *w
   int64_t channels;
   BND_TRY(multiply(node, weight->size[1], w->groups, &channels, error));
   BND_TRY(check_channels(node, in->size[1], channels, w->groups, error));
-  if (weight->size[0] % w->groups) return bnd_fail_node(node, error, "%lld output channels do not divide into %lld groups", (long long)weight->size[0], (long long)w->groups);
+  if (weight->size[0] % w->groups)
+    return bnd_fail_node(node, error, "%lld output channels do not divide into %lld groups", (long long)weight->size[0], (long long)w->groups);
   BND_TRY(check_bias(node, bias, weight->size[0], error));
   bnd_shape out = {4, {in->size[0], weight->size[0]}};
   for (int i = 0; i < 2; i++)
-    BND_TRY(bnd_window_positions(node, in->size[2 + i], weight->size[2 + i], w->stride[i], w->padding[i], w->dilation[i], false, &out.size[2 + i], error));
+    BND_TRY(bnd_window_positions(node, in->size[2 + i], weight->size[2 + i], w->stride[i], w->padding[i], w->dilation[i], false, &out.size[2 + i],
+                                 error));
   return bnd_set_result(node, &out, x->dtype, error);
 }
 
-static bnd_status convolve_transposed(bnd_node *node, const bnd_node *x, const bnd_shape *weight, const bnd_shape *bias, const window *w, bnd_error *error) {
+static bnd_status convolve_transposed(bnd_node *node, const bnd_node *x, const bnd_shape *weight, const bnd_shape *bias, const window *w,
+                                      bnd_error *error) {
   const bnd_shape *in = &x->shape[0];
   if (in->rank != 4 || weight->rank != 4) return bnd_fail_node(node, error, "input and weight need four dimensions");
   BND_TRY(check_channels(node, in->size[1], weight->size[0], w->groups, error));
   bnd_shape out = {4, {in->size[0], 0}};
-  if (weight->size[0] % w->groups) return bnd_fail_node(node, error, "%lld input channels do not divide into %lld groups", (long long)weight->size[0], (long long)w->groups);
+  if (weight->size[0] % w->groups)
+    return bnd_fail_node(node, error, "%lld input channels do not divide into %lld groups", (long long)weight->size[0], (long long)w->groups);
   BND_TRY(multiply(node, weight->size[1], w->groups, &out.size[1], error));
   BND_TRY(check_bias(node, bias, out.size[1], error));
   for (int i = 0; i < 2; i++) {
@@ -58,7 +67,8 @@ static bnd_status convolve_transposed(bnd_node *node, const bnd_node *x, const b
     const int64_t reach = w->dilation[i] * (weight->size[2 + i] - 1) + 1;
     if (w->output_padding[i] < 0 || w->output_padding[i] >= (w->stride[i] > w->dilation[i] ? w->stride[i] : w->dilation[i]))
       return bnd_fail_node(node, error, "output padding %lld must be smaller than stride or dilation", (long long)w->output_padding[i]);
-    if (in->size[2 + i] < 1 || in->size[2 + i] > INT32_MAX) return bnd_fail_node(node, error, "an input side of %lld is out of range", (long long)in->size[2 + i]);
+    if (in->size[2 + i] < 1 || in->size[2 + i] > INT32_MAX)
+      return bnd_fail_node(node, error, "an input side of %lld is out of range", (long long)in->size[2 + i]);
     out.size[2 + i] = (in->size[2 + i] - 1) * w->stride[i] - 2 * w->padding[i] + reach + w->output_padding[i];
     if (out.size[2 + i] < 1) return bnd_fail_node(node, error, "the result would be empty");
   }
@@ -74,7 +84,8 @@ static bnd_status multiply_matrix(bnd_node *node, const bnd_node *x, const bnd_s
   return bnd_set_result(node, &out, x->dtype, error);
 }
 
-/* --- functions: conv2d(x, weight, bias, stride, padding, dilation, groups), conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation) --- */
+/* --- functions: conv2d(x, weight, bias, stride, padding, dilation, groups), conv_transpose2d(x, weight, bias, stride, padding, output_padding,
+ * groups, dilation) --- */
 
 static bnd_status function_operands(const bnd_node *node, bnd_node **x, const bnd_shape **weight, const bnd_shape **bias, bnd_error *error) {
   bnd_node *operand;
@@ -133,10 +144,13 @@ bnd_status bnd_shape_convolution_module(bnd_node *node, bnd_error *error) {
   const bnd_shape *bias = module->bias.data ? &module->bias.shape : NULL;
   const window w = window_of_module(module);
   switch (node->op->id) {
-    case BND_OP_LINEAR_MODULE: return multiply_matrix(node, x, &module->weight.shape, bias, error);
+    case BND_OP_LINEAR_MODULE:
+      return multiply_matrix(node, x, &module->weight.shape, bias, error);
     case BND_OP_CONV_TRANSPOSE2D_MODULE:
-    case BND_OP_CONV_TRANSPOSE2D_BN_MODULE: return convolve_transposed(node, x, &module->weight.shape, bias, &w, error);
-    default: return convolve(node, x, &module->weight.shape, bias, &w, error);
+    case BND_OP_CONV_TRANSPOSE2D_BN_MODULE:
+      return convolve_transposed(node, x, &module->weight.shape, bias, &w, error);
+    default:
+      return convolve(node, x, &module->weight.shape, bias, &w, error);
   }
 }
 

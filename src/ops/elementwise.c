@@ -16,12 +16,15 @@ bnd_status bnd_shape_batch_norm(bnd_node *node, bnd_error *error) {
     if (!bnd_arg_node(node, i)) continue;
     BND_TRY(bnd_input_of_rank(node, i, 1, &operand, error));
     if (operand->shape[0].size[0] != x->shape[0].size[1])
-      return bnd_fail_node(node, error, "%s has %lld values for %lld channels", operand->name, (long long)operand->shape[0].size[0], (long long)x->shape[0].size[1]);
+      return bnd_fail_node(node, error, "%s has %lld values for %lld channels", operand->name, (long long)operand->shape[0].size[0],
+                           (long long)x->shape[0].size[1]);
   }
   return bnd_set_result(node, &x->shape[0], x->dtype, error);
 }
 
-static bool is_floating(bnd_dtype dtype) { return dtype <= BND_BF16; }
+static bool is_floating(bnd_dtype dtype) {
+  return dtype <= BND_BF16;
+}
 
 /* One operand may be a number. Sizes of 1 and missing leading dimensions are repeated. */
 bnd_status bnd_shape_arithmetic(bnd_node *node, bnd_error *error) {
@@ -38,13 +41,15 @@ bnd_status bnd_shape_arithmetic(bnd_node *node, bnd_error *error) {
     bnd_node *operand;
     BND_TRY(bnd_input(node, i, &operand, error));
     const bnd_shape *shape = &operand->shape[0];
-    if (!tensors++ || (is_floating(operand->dtype) && !is_floating(dtype)) || (is_floating(operand->dtype) == is_floating(dtype) && operand->dtype < dtype))
+    if (!tensors++ || (is_floating(operand->dtype) && !is_floating(dtype)) ||
+        (is_floating(operand->dtype) == is_floating(dtype) && operand->dtype < dtype))
       dtype = operand->dtype;
     bnd_shape wide = {.rank = shape->rank > out.rank ? shape->rank : out.rank};
     for (int d = 1; d <= wide.rank; d++) {
       const int64_t a = d <= out.rank ? out.size[out.rank - d] : 1, b = d <= shape->rank ? shape->size[shape->rank - d] : 1;
       char text[2][BND_SHAPE_TEXT];
-      if (a != b && a != 1 && b != 1) return bnd_fail_node(node, error, "shapes %s and %s do not go together", bnd_shape_text(&out, text[0]), bnd_shape_text(shape, text[1]));
+      if (a != b && a != 1 && b != 1)
+        return bnd_fail_node(node, error, "shapes %s and %s do not go together", bnd_shape_text(&out, text[0]), bnd_shape_text(shape, text[1]));
       wide.size[wide.rank - d] = a == 1 ? b : a;
     }
     out = wide;

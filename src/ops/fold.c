@@ -49,7 +49,8 @@ static bnd_status fold_batch_norm(const bnd_module *module, bool transposed, bnd
 
 bnd_status bnd_module_fold(const bnd_module *module, bool transposed, bnd_tensor *weight, bnd_tensor *bias, bnd_error *error) {
   *weight = *bias = (bnd_tensor){0};
-  if (!module->weight.data || module->weight.dtype != BND_F32) return bnd_fail(error, BND_ERROR_MODEL, "%s: the weight must be float32", module->name);
+  if (!module->weight.data || module->weight.dtype != BND_F32)
+    return bnd_fail(error, BND_ERROR_MODEL, "%s: the weight must be float32", module->name);
   if (module->has_batch_norm) return fold_batch_norm(module, transposed, weight, bias, error);
   *weight = bnd_tensor_share(&module->weight, NULL);
   if (module->bias.data) *bias = bnd_tensor_share(&module->bias, NULL);

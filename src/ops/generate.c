@@ -5,7 +5,8 @@
 static bnd_status keyword_dtype(const bnd_node *node, bnd_dtype otherwise, bnd_dtype *dtype, bnd_error *error) {
   const bnd_arg *value = bnd_node_keyword(node, "dtype");
   *dtype = otherwise;
-  if (value && value->kind == BND_ARG_TEXT && !bnd_dtype_of_text(value->text, dtype)) return bnd_fail_node(node, error, "%s is no data type known here", value->text);
+  if (value && value->kind == BND_ARG_TEXT && !bnd_dtype_of_text(value->text, dtype))
+    return bnd_fail_node(node, error, "%s is no data type known here", value->text);
   return BND_OK;
 }
 
@@ -23,7 +24,8 @@ bnd_status bnd_shape_full(bnd_node *node, bnd_error *error) {
   bnd_dtype dtype;
   BND_TRY(keyword_dtype(node, BND_F32, &dtype, error));
   bnd_shape out = {0};
-  if (node->arg_count < 2 || node->args[0].kind != BND_ARG_LIST || node->args[0].list.count > BND_MAX_RANK) return bnd_fail_node(node, error, "argument 0 is no shape");
+  if (node->arg_count < 2 || node->args[0].kind != BND_ARG_LIST || node->args[0].list.count > BND_MAX_RANK)
+    return bnd_fail_node(node, error, "argument 0 is no shape");
   out.rank = bnd_arg_ints(node, 0, out.size, BND_MAX_RANK);
   return bnd_set_result(node, &out, dtype, error);
 }

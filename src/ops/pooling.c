@@ -1,12 +1,14 @@
 /* Pools and reductions. */
 #include "ops/rules.h"
 
-static bnd_status pool(bnd_node *node, const int64_t kernel[2], const int64_t stride[2], const int64_t padding[2], const int64_t dilation[2], bool ceil_mode, bnd_error *error) {
+static bnd_status pool(bnd_node *node, const int64_t kernel[2], const int64_t stride[2], const int64_t padding[2], const int64_t dilation[2],
+                       bool ceil_mode, bnd_error *error) {
   bnd_node *x;
   BND_TRY(bnd_input_of_rank(node, 0, 4, &x, error));
   bnd_shape out = x->shape[0];
   for (int i = 0; i < 2; i++) {
-    if (padding[i] > kernel[i] / 2) return bnd_fail_node(node, error, "padding %lld is more than half of kernel %lld", (long long)padding[i], (long long)kernel[i]);
+    if (padding[i] > kernel[i] / 2)
+      return bnd_fail_node(node, error, "padding %lld is more than half of kernel %lld", (long long)padding[i], (long long)kernel[i]);
     BND_TRY(bnd_window_positions(node, out.size[2 + i], kernel[i], stride[i], padding[i], dilation[i], ceil_mode, &out.size[2 + i], error));
   }
   return bnd_set_result(node, &out, x->dtype, error);
@@ -83,8 +85,10 @@ bnd_status bnd_shape_mean(bnd_node *node, bnd_error *error) {
   const bool keep = bnd_arg_bool(node, 2, false);
   bnd_shape out = {0};
   for (int d = 0; d < in->rank; d++) {
-    if (given && !reduced[d]) out.size[out.rank++] = in->size[d];
-    else if (keep) out.size[out.rank++] = 1;
+    if (given && !reduced[d])
+      out.size[out.rank++] = in->size[d];
+    else if (keep)
+      out.size[out.rank++] = 1;
   }
   return bnd_set_result(node, &out, x->dtype, error);
 }

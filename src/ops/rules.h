@@ -12,10 +12,11 @@ bnd_shape_rule bnd_shape_convolution, bnd_shape_transposed_convolution, bnd_shap
 /* elementwise.c: same shape as the input; broadcast of two; the rest */
 bnd_shape_rule bnd_shape_same, bnd_shape_batch_norm, bnd_shape_arithmetic, bnd_shape_to;
 /* pooling.c: windows, global and adaptive pools, reductions */
-bnd_shape_rule bnd_shape_max_pool, bnd_shape_avg_pool, bnd_shape_avg_pool_module, bnd_shape_adaptive_pool, bnd_shape_global_pool_module, bnd_shape_mean, bnd_shape_sum;
+bnd_shape_rule bnd_shape_max_pool, bnd_shape_avg_pool, bnd_shape_avg_pool_module, bnd_shape_adaptive_pool, bnd_shape_global_pool_module,
+    bnd_shape_mean, bnd_shape_sum;
 /* shape.c */
-bnd_shape_rule bnd_shape_cat, bnd_shape_stack, bnd_shape_slice, bnd_shape_select, bnd_shape_split, bnd_shape_split_with_sizes, bnd_shape_reshape, bnd_shape_flatten,
-    bnd_shape_permute, bnd_shape_transpose, bnd_shape_squeeze, bnd_shape_unsqueeze, bnd_shape_pixel_shuffle, bnd_shape_getitem;
+bnd_shape_rule bnd_shape_cat, bnd_shape_stack, bnd_shape_slice, bnd_shape_select, bnd_shape_split, bnd_shape_split_with_sizes, bnd_shape_reshape,
+    bnd_shape_flatten, bnd_shape_permute, bnd_shape_transpose, bnd_shape_squeeze, bnd_shape_unsqueeze, bnd_shape_pixel_shuffle, bnd_shape_getitem;
 /* generate.c: values from nothing */
 bnd_shape_rule bnd_shape_arange, bnd_shape_full, bnd_shape_meshgrid, bnd_shape_no_grad_region;
 
@@ -30,8 +31,8 @@ bnd_status bnd_input(const bnd_node *node, int index, bnd_node **input, bnd_erro
 bnd_status bnd_input_of_rank(const bnd_node *node, int index, int rank, bnd_node **input, bnd_error *error);
 /* Makes a dimension counted from the end (-1 = last) count from the start; fails outside [-rank, rank). */
 bnd_status bnd_dimension(const bnd_node *node, int64_t dimension, int rank, int *result, bnd_error *error);
-/* Positions of a window along one side: floor or ceiling of (size + 2 * padding - dilation * (kernel - 1) - 1) / stride, plus 1, as PyTorch counts them
-   (with ceil_mode a last window that would start in the padding behind the end is left out). */
+/* Positions of a window along one side: floor or ceiling of (size + 2 * padding - dilation * (kernel - 1) - 1) / stride, plus 1, as PyTorch counts
+   them (with ceil_mode a last window that would start in the padding behind the end is left out). */
 bnd_status bnd_window_positions(const bnd_node *node, int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation, bool ceil_mode,
                                 int64_t *positions, bnd_error *error);
 /* Data type in a text argument such as "torch.float32"; false when it names none. */

@@ -5,14 +5,16 @@
 static bnd_status list_item(const bnd_node *node, int index, bnd_node **item, bnd_error *error) {
   const bnd_arg *arg = &node->args[0].list.items[index];
   *item = NULL;
-  if (arg->kind != BND_ARG_NODE || arg->node->result_count != 1) return bnd_fail_node(node, error, "element %d of the list is not a single tensor", index);
+  if (arg->kind != BND_ARG_NODE || arg->node->result_count != 1)
+    return bnd_fail_node(node, error, "element %d of the list is not a single tensor", index);
   *item = arg->node;
   return BND_OK;
 }
 
 static bnd_status list_length(const bnd_node *node, int *count, bnd_error *error) {
   *count = 0;
-  if (node->arg_count < 1 || node->args[0].kind != BND_ARG_LIST || node->args[0].list.count < 1) return bnd_fail_node(node, error, "argument 0 is no list of tensors");
+  if (node->arg_count < 1 || node->args[0].kind != BND_ARG_LIST || node->args[0].list.count < 1)
+    return bnd_fail_node(node, error, "argument 0 is no list of tensors");
   *count = node->args[0].list.count;
   return BND_OK;
 }
@@ -31,9 +33,10 @@ bnd_status bnd_shape_cat(bnd_node *node, bnd_error *error) {
     expected.size[dimension] = item->shape[0].rank == out.rank ? item->shape[0].size[dimension] : 0;
     char text[2][BND_SHAPE_TEXT];
     if (!bnd_shape_equal(&expected, &item->shape[0]))
-      return bnd_fail_node(node, error, "%s of shape %s does not go with %s of shape %s", item->name, bnd_shape_text(&item->shape[0], text[0]), first->name,
-                           bnd_shape_text(&first->shape[0], text[1]));
-    if (__builtin_add_overflow(out.size[dimension], item->shape[0].size[dimension], &out.size[dimension])) return bnd_fail_node(node, error, "the result is too large");
+      return bnd_fail_node(node, error, "%s of shape %s does not go with %s of shape %s", item->name, bnd_shape_text(&item->shape[0], text[0]),
+                           first->name, bnd_shape_text(&first->shape[0], text[1]));
+    if (__builtin_add_overflow(out.size[dimension], item->shape[0].size[dimension], &out.size[dimension]))
+      return bnd_fail_node(node, error, "the result is too large");
   }
   return bnd_set_result(node, &out, first->dtype, error);
 }
@@ -131,7 +134,8 @@ bnd_status bnd_shape_split_with_sizes(bnd_node *node, bnd_error *error) {
     if (sizes[i] < 0 || sizes[i] > rest) break;
     rest -= sizes[i];
   }
-  if (rest || count != node->args[1].list.count) return bnd_fail_node(node, error, "the sizes do not add up to %lld", (long long)x->shape[0].size[dimension]);
+  if (rest || count != node->args[1].list.count)
+    return bnd_fail_node(node, error, "the sizes do not add up to %lld", (long long)x->shape[0].size[dimension]);
   return set_parts(node, x, dimension, sizes, count, error);
 }
 
@@ -146,8 +150,10 @@ bnd_status bnd_shape_reshape(bnd_node *node, bnd_error *error) {
   int open = -1;
   bool good = bnd_arg_ints(node, 1, out.size, BND_MAX_RANK) == out.rank && bnd_shape_count(&x->shape[0], &total);
   for (int d = 0; d < out.rank && good; d++) {
-    if (out.size[d] == -1 && open < 0) open = d;
-    else good = out.size[d] >= 0 && bnd_size_multiply(known, (size_t)out.size[d], &known);
+    if (out.size[d] == -1 && open < 0)
+      open = d;
+    else
+      good = out.size[d] >= 0 && bnd_size_multiply(known, (size_t)out.size[d], &known);
   }
   if (good && open >= 0) {
     good = known && total % known == 0;
@@ -172,8 +178,10 @@ bnd_status bnd_shape_flatten(bnd_node *node, bnd_error *error) {
   if (start > end) return bnd_fail_node(node, error, "dimension %d stands behind %d", start, end);
   bnd_shape out = {0};
   for (int d = 0; d < in->rank; d++) {
-    if (d > start && d <= end) out.size[out.rank - 1] *= in->size[d];
-    else out.size[out.rank++] = in->size[d];
+    if (d > start && d <= end)
+      out.size[out.rank - 1] *= in->size[d];
+    else
+      out.size[out.rank++] = in->size[d];
   }
   return bnd_set_result(node, &out, x->dtype, error);
 }
@@ -186,7 +194,8 @@ bnd_status bnd_shape_permute(bnd_node *node, bnd_error *error) {
   int64_t order[BND_MAX_RANK];
   bnd_shape out = {.rank = in->rank};
   bool used[BND_MAX_RANK] = {false};
-  if (node->arg_count < 2 || node->args[1].kind != BND_ARG_LIST || node->args[1].list.count != in->rank || bnd_arg_ints(node, 1, order, BND_MAX_RANK) != in->rank)
+  if (node->arg_count < 2 || node->args[1].kind != BND_ARG_LIST || node->args[1].list.count != in->rank ||
+      bnd_arg_ints(node, 1, order, BND_MAX_RANK) != in->rank)
     return bnd_fail_node(node, error, "argument 1 must list %d dimensions", in->rank);
   for (int i = 0; i < in->rank; i++) {
     int d;
@@ -246,7 +255,8 @@ bnd_status bnd_shape_pixel_shuffle(bnd_node *node, bnd_error *error) {
   if (out.rank < 3 || r < 1 || r > 1024 || out.size[out.rank - 3] % (r * r))
     return bnd_fail_node(node, error, "factor %lld does not fit the channels", (long long)r);
   out.size[out.rank - 3] /= r * r;
-  if (__builtin_mul_overflow(out.size[out.rank - 2], r, &out.size[out.rank - 2]) || __builtin_mul_overflow(out.size[out.rank - 1], r, &out.size[out.rank - 1]))
+  if (__builtin_mul_overflow(out.size[out.rank - 2], r, &out.size[out.rank - 2]) ||
+      __builtin_mul_overflow(out.size[out.rank - 1], r, &out.size[out.rank - 1]))
     return bnd_fail_node(node, error, "the result is too large");
   return bnd_set_result(node, &out, x->dtype, error);
 }

@@ -94,7 +94,9 @@ bnd_status bnd_infer_node_shape(bnd_node *node, bnd_error *error) {
       const bnd_shape shape = node->shape[0];
       return bnd_set_result(node, &shape, node->dtype, error);
     }
-    case BND_OUTPUT: node->result_count = 0; return BND_OK;
+    case BND_OUTPUT:
+      node->result_count = 0;
+      return BND_OK;
     case BND_GET_ATTR: {
       const bnd_attribute *attribute = bnd_graph_attribute(node->graph, node->target);
       if (attribute) return bnd_set_result(node, &attribute->tensor.shape, attribute->tensor.dtype, error);
@@ -103,7 +105,8 @@ bnd_status bnd_infer_node_shape(bnd_node *node, bnd_error *error) {
       return BND_OK;
     }
     case BND_CALL_FUNCTION:
-    case BND_CALL_MODULE: break;
+    case BND_CALL_MODULE:
+      break;
   }
   if (!node->op || !RULES[node->op->id]) return bnd_fail_node(node, error, "no shape rule for this operator");
   return RULES[node->op->id](node, error);
@@ -148,7 +151,8 @@ bnd_status bnd_input_of_rank(const bnd_node *node, int index, int rank, bnd_node
   BND_TRY(bnd_input(node, index, input, error));
   char text[BND_SHAPE_TEXT];
   if ((*input)->shape[0].rank != rank)
-    return bnd_fail_node(node, error, "argument %d, %s, has shape %s where %d dimensions are needed", index, (*input)->name, bnd_shape_text(&(*input)->shape[0], text), rank);
+    return bnd_fail_node(node, error, "argument %d, %s, has shape %s where %d dimensions are needed", index, (*input)->name,
+                         bnd_shape_text(&(*input)->shape[0], text), rank);
   return BND_OK;
 }
 
@@ -161,12 +165,14 @@ bnd_status bnd_dimension(const bnd_node *node, int64_t dimension, int rank, int 
 bnd_status bnd_window_positions(const bnd_node *node, int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation, bool ceil_mode,
                                 int64_t *positions, bnd_error *error) {
   const int64_t limit = INT32_MAX;
-  if (size < 0 || size > limit || kernel < 1 || kernel > limit || stride < 1 || stride > limit || padding < 0 || padding > limit || dilation < 1 || dilation > limit ||
-      (kernel - 1) > limit / dilation)
-    return bnd_fail_node(node, error, "kernel %lld, stride %lld, padding %lld, dilation %lld on %lld values make no window", (long long)kernel, (long long)stride,
-                         (long long)padding, (long long)dilation, (long long)size);
+  if (size < 0 || size > limit || kernel < 1 || kernel > limit || stride < 1 || stride > limit || padding < 0 || padding > limit || dilation < 1 ||
+      dilation > limit || (kernel - 1) > limit / dilation)
+    return bnd_fail_node(node, error, "kernel %lld, stride %lld, padding %lld, dilation %lld on %lld values make no window", (long long)kernel,
+                         (long long)stride, (long long)padding, (long long)dilation, (long long)size);
   const int64_t room = size + 2 * padding - dilation * (kernel - 1) - 1 + (ceil_mode ? stride - 1 : 0);
-  if (room < 0) return bnd_fail_node(node, error, "the window of %lld does not fit into %lld values", (long long)(dilation * (kernel - 1) + 1), (long long)(size + 2 * padding));
+  if (room < 0)
+    return bnd_fail_node(node, error, "the window of %lld does not fit into %lld values", (long long)(dilation * (kernel - 1) + 1),
+                         (long long)(size + 2 * padding));
   *positions = room / stride + 1;
   if (ceil_mode && (*positions - 1) * stride >= size + padding) (*positions)--;
   return BND_OK;

@@ -11,9 +11,9 @@
 
 #include "ops/operators.h"
 
-#define MUST(expression) \
-  do {                   \
-    bnd_error must_error = {0}, *const error = &must_error; \
+#define MUST(expression)                                            \
+  do {                                                              \
+    bnd_error must_error = {0}, *const error = &must_error;         \
     if ((expression) != BND_OK) fail_msg("%s", must_error.message); \
   } while (0)
 
@@ -36,19 +36,61 @@ static void families_are_quarks(void **state) {
   (void)state;
   static const struct {
     bnd_operator_id id;
-    const char *families; /* a activation, m convolution module, f convolution function, r arithmetic, p pool, s shape change, h sharing, q fake quantizer, u relu */
+    const char *families; /* a activation, m convolution module, f convolution function, r arithmetic, p pool, s shape change, h sharing, q fake
+                             quantizer, u relu */
   } EXPECTED[] = {
-      {BND_OP_CONV2D, "f"},           {BND_OP_CONV_TRANSPOSE2D, "f"}, {BND_OP_LINEAR, "f"},           {BND_OP_RELU, "au"},           {BND_OP_RELU_, "au"},
-      {BND_OP_RELU6, "a"},            {BND_OP_HARDTANH, "a"},         {BND_OP_HARDTANH_, "a"},        {BND_OP_CLAMP, "a"},           {BND_OP_CLAMP_, "a"},
-      {BND_OP_CLIP, "a"},             {BND_OP_CLIP_, "a"},            {BND_OP_SIGMOID, "a"},          {BND_OP_SIGMOID_, "a"},        {BND_OP_HARDSIGMOID, "a"},
-      {BND_OP_HARDSIGMOID_, "a"},     {BND_OP_HARDSWISH, "a"},        {BND_OP_HARDSWISH_, "a"},       {BND_OP_LEAKY_RELU, "a"},      {BND_OP_LEAKY_RELU_, "a"},
-      {BND_OP_GELU, "a"},             {BND_OP_SOFTMAX, "a"},          {BND_OP_ADD, "r"},              {BND_OP_ADD_, "r"},            {BND_OP_SUB, "r"},
-      {BND_OP_SUB_, "r"},             {BND_OP_MUL, "r"},              {BND_OP_MUL_, "r"},             {BND_OP_DIV, "r"},             {BND_OP_DIV_, "r"},
-      {BND_OP_MAX_POOL2D, "p"},       {BND_OP_AVG_POOL2D, "p"},       {BND_OP_ADAPTIVE_AVG_POOL2D, "p"}, {BND_OP_RESHAPE, "s"},      {BND_OP_PERMUTE, "sh"},
-      {BND_OP_SQUEEZE, "sh"},         {BND_OP_UNSQUEEZE, "s"},        {BND_OP_PIXEL_SHUFFLE, "s"},    {BND_OP_VIEW, "h"},            {BND_OP_FLATTEN, "h"},
-      {BND_OP_TRANSPOSE, "h"},        {BND_OP_CONTIGUOUS, "h"},       {BND_OP_DROPOUT, "h"},          {BND_OP_CONV2D_MODULE, "m"},   {BND_OP_CONV2D_BN_MODULE, "m"},
-      {BND_OP_CONV_TRANSPOSE2D_MODULE, "m"}, {BND_OP_CONV_TRANSPOSE2D_BN_MODULE, "m"}, {BND_OP_LINEAR_MODULE, "m"}, {BND_OP_AVG_POOL2D_MODULE, "p"},
-      {BND_OP_GLOBAL_AVG_POOL2D_MODULE, "p"}, {BND_OP_LEAKY_RELU_MODULE, "a"}, {BND_OP_FAKE_QUANTIZE, "q"},
+      {BND_OP_CONV2D, "f"},
+      {BND_OP_CONV_TRANSPOSE2D, "f"},
+      {BND_OP_LINEAR, "f"},
+      {BND_OP_RELU, "au"},
+      {BND_OP_RELU_, "au"},
+      {BND_OP_RELU6, "a"},
+      {BND_OP_HARDTANH, "a"},
+      {BND_OP_HARDTANH_, "a"},
+      {BND_OP_CLAMP, "a"},
+      {BND_OP_CLAMP_, "a"},
+      {BND_OP_CLIP, "a"},
+      {BND_OP_CLIP_, "a"},
+      {BND_OP_SIGMOID, "a"},
+      {BND_OP_SIGMOID_, "a"},
+      {BND_OP_HARDSIGMOID, "a"},
+      {BND_OP_HARDSIGMOID_, "a"},
+      {BND_OP_HARDSWISH, "a"},
+      {BND_OP_HARDSWISH_, "a"},
+      {BND_OP_LEAKY_RELU, "a"},
+      {BND_OP_LEAKY_RELU_, "a"},
+      {BND_OP_GELU, "a"},
+      {BND_OP_SOFTMAX, "a"},
+      {BND_OP_ADD, "r"},
+      {BND_OP_ADD_, "r"},
+      {BND_OP_SUB, "r"},
+      {BND_OP_SUB_, "r"},
+      {BND_OP_MUL, "r"},
+      {BND_OP_MUL_, "r"},
+      {BND_OP_DIV, "r"},
+      {BND_OP_DIV_, "r"},
+      {BND_OP_MAX_POOL2D, "p"},
+      {BND_OP_AVG_POOL2D, "p"},
+      {BND_OP_ADAPTIVE_AVG_POOL2D, "p"},
+      {BND_OP_RESHAPE, "s"},
+      {BND_OP_PERMUTE, "sh"},
+      {BND_OP_SQUEEZE, "sh"},
+      {BND_OP_UNSQUEEZE, "s"},
+      {BND_OP_PIXEL_SHUFFLE, "s"},
+      {BND_OP_VIEW, "h"},
+      {BND_OP_FLATTEN, "h"},
+      {BND_OP_TRANSPOSE, "h"},
+      {BND_OP_CONTIGUOUS, "h"},
+      {BND_OP_DROPOUT, "h"},
+      {BND_OP_CONV2D_MODULE, "m"},
+      {BND_OP_CONV2D_BN_MODULE, "m"},
+      {BND_OP_CONV_TRANSPOSE2D_MODULE, "m"},
+      {BND_OP_CONV_TRANSPOSE2D_BN_MODULE, "m"},
+      {BND_OP_LINEAR_MODULE, "m"},
+      {BND_OP_AVG_POOL2D_MODULE, "p"},
+      {BND_OP_GLOBAL_AVG_POOL2D_MODULE, "p"},
+      {BND_OP_LEAKY_RELU_MODULE, "a"},
+      {BND_OP_FAKE_QUANTIZE, "q"},
   };
   for (int id = 0; id < BND_OPERATOR_COUNT; id++) {
     const bnd_node node = {.op = bnd_operator_of((bnd_operator_id)id)};
@@ -59,8 +101,8 @@ static void families_are_quarks(void **state) {
     static const struct {
       bool (*is)(const bnd_node *node);
       const char *letter;
-    } FAMILIES[] = {{bnd_is_activation, "a"}, {bnd_is_conv_module, "m"}, {bnd_is_conv_function, "f"}, {bnd_is_arithmetic, "r"}, {bnd_is_pool, "p"},
-                    {bnd_is_shape_change, "s"}, {bnd_is_sharing, "h"}, {bnd_is_fake_quantize, "q"}, {bnd_is_relu, "u"}};
+    } FAMILIES[] = {{bnd_is_activation, "a"},   {bnd_is_conv_module, "m"}, {bnd_is_conv_function, "f"}, {bnd_is_arithmetic, "r"}, {bnd_is_pool, "p"},
+                    {bnd_is_shape_change, "s"}, {bnd_is_sharing, "h"},     {bnd_is_fake_quantize, "q"}, {bnd_is_relu, "u"}};
     for (size_t i = 0; i < sizeof FAMILIES / sizeof *FAMILIES; i++)
       if (FAMILIES[i].is(&node)) strcat(families, FAMILIES[i].letter);
     if (strcmp(families, expected) != 0) fail_msg("%s: '%s' instead of '%s'", node.op->name, families, expected);
@@ -98,9 +140,12 @@ static bnd_arg parse_arg(bnd_graph *graph, char **at) {
       const bnd_shape shape = parse_sizes(at);
       return bnd_arg_of_node(bnd_graph_placeholder(graph, "x", &shape));
     }
-    case 'N': return (*at)++, BND_NONE_ARG;
-    case '[': return parse_list(graph, at, ']');
-    case '{': return parse_list(graph, at, '}');
+    case 'N':
+      return (*at)++, BND_NONE_ARG;
+    case '[':
+      return parse_list(graph, at, ']');
+    case '{':
+      return parse_list(graph, at, '}');
     case 't':
     case 'f': {
       const bool value = **at == 't';
@@ -176,10 +221,34 @@ static void contradictory_graphs_name_the_node(void **state) {
 static void absurd_sizes_are_refused(void **state) {
   (void)state;
   static const int64_t ABSURD[] = {INT64_MIN, INT64_MIN + 1, -5, 0, INT32_MAX, INT64_MAX / 2, INT64_MAX};
-  static const bnd_operator_id OPERATORS[] = {BND_OP_CONV2D, BND_OP_CONV_TRANSPOSE2D, BND_OP_MAX_POOL2D, BND_OP_AVG_POOL2D, BND_OP_SLICE, BND_OP_SELECT, BND_OP_SPLIT, BND_OP_FLATTEN,
-                                              BND_OP_TRANSPOSE, BND_OP_SQUEEZE, BND_OP_UNSQUEEZE, BND_OP_PIXEL_SHUFFLE, BND_OP_SOFTMAX, BND_OP_MEAN, BND_OP_GETITEM, BND_OP_ARANGE,
-                                              BND_OP_FULL, BND_OP_RESHAPE, BND_OP_PERMUTE, BND_OP_ADAPTIVE_AVG_POOL2D, BND_OP_SPLIT_WITH_SIZES, BND_OP_CAT, BND_OP_STACK, BND_OP_MESHGRID,
-                                              BND_OP_NO_GRAD_REGION, BND_OP_TO, BND_OP_ADD, BND_OP_LINEAR};
+  static const bnd_operator_id OPERATORS[] = {BND_OP_CONV2D,
+                                              BND_OP_CONV_TRANSPOSE2D,
+                                              BND_OP_MAX_POOL2D,
+                                              BND_OP_AVG_POOL2D,
+                                              BND_OP_SLICE,
+                                              BND_OP_SELECT,
+                                              BND_OP_SPLIT,
+                                              BND_OP_FLATTEN,
+                                              BND_OP_TRANSPOSE,
+                                              BND_OP_SQUEEZE,
+                                              BND_OP_UNSQUEEZE,
+                                              BND_OP_PIXEL_SHUFFLE,
+                                              BND_OP_SOFTMAX,
+                                              BND_OP_MEAN,
+                                              BND_OP_GETITEM,
+                                              BND_OP_ARANGE,
+                                              BND_OP_FULL,
+                                              BND_OP_RESHAPE,
+                                              BND_OP_PERMUTE,
+                                              BND_OP_ADAPTIVE_AVG_POOL2D,
+                                              BND_OP_SPLIT_WITH_SIZES,
+                                              BND_OP_CAT,
+                                              BND_OP_STACK,
+                                              BND_OP_MESHGRID,
+                                              BND_OP_NO_GRAD_REGION,
+                                              BND_OP_TO,
+                                              BND_OP_ADD,
+                                              BND_OP_LINEAR};
   for (size_t o = 0; o < sizeof OPERATORS / sizeof *OPERATORS; o++) {
     for (size_t v = 0; v < sizeof ABSURD / sizeof *ABSURD; v++) {
       for (int shape = 0; shape < 4; shape++) {
@@ -233,7 +302,8 @@ static void modules_have_the_shapes_of_their_functions(void **state) {
   };
   for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
     bnd_module *module = bnd_graph_add_module(graph, "m");
-    module->stride[0] = module->stride[1] = 2, module->padding[0] = module->padding[1] = 1, module->dilation[0] = module->dilation[1] = 1, module->groups = 2;
+    module->stride[0] = module->stride[1] = 2, module->padding[0] = module->padding[1] = 1, module->dilation[0] = module->dilation[1] = 1,
+    module->groups = 2;
     module->kernel[0] = module->kernel[1] = 3;
     if (CASES[i].weight.rank) MUST(bnd_tensor_create(BND_F32, &CASES[i].weight, &module->weight, error));
     bnd_node *node = bnd_graph_add(graph, BND_CALL_MODULE, bnd_operator_of(CASES[i].id), "call", module->name, args, 1);

@@ -20,9 +20,9 @@
 #include "ops/operators.h"
 
 #define DATA TEST_DATA "/yolo_nas/"
-#define MUST(expression) \
-  do {                   \
-    bnd_error must_error = {0}, *const error = &must_error; \
+#define MUST(expression)                                            \
+  do {                                                              \
+    bnd_error must_error = {0}, *const error = &must_error;         \
     if ((expression) != BND_OK) fail_msg("%s", must_error.message); \
   } while (0)
 
@@ -52,8 +52,10 @@ static bnd_status load_filled(void *user, size_t index, bnd_tensor *tensor, bnd_
   list->loads++;
   BND_TRY(bnd_tensor_create(given->dtype == BND_F64 ? BND_F64 : BND_F32, &given->shape, tensor, error));
   for (size_t i = 0; i < tensor->count; i++) {
-    if (given->dtype == BND_F64) ((double *)tensor->data)[i] = filled(given->name, i);
-    else bnd_f32(tensor)[i] = filled(given->name, i);
+    if (given->dtype == BND_F64)
+      ((double *)tensor->data)[i] = filled(given->name, i);
+    else
+      bnd_f32(tensor)[i] = filled(given->name, i);
   }
   if (list->poisoned && strcmp(list->poisoned, given->name) == 0) bnd_f32(tensor)[tensor->count > 1] = list->poison;
   return BND_OK;
@@ -264,14 +266,16 @@ static void graphs_are_those_torch_captures(void **state) {
   bnd_graph *train = graph_of(t->model, (bnd_yolo_nas_options){.form = BND_YOLO_NAS_TRAIN, .height = 64, .width = 96, .raw_outputs = true});
   assert_text_of_file(train, DATA "tiny_train.txt");
   bnd_graph_destroy(train);
-  bnd_graph *scope = graph_of(t->model, (bnd_yolo_nas_options){.form = BND_YOLO_NAS_PARTIAL, .height = 64, .width = 96, .raw_outputs = true, .stubs = true});
+  bnd_graph *scope =
+      graph_of(t->model, (bnd_yolo_nas_options){.form = BND_YOLO_NAS_PARTIAL, .height = 64, .width = 96, .raw_outputs = true, .stubs = true});
   assert_text_of_file(scope, DATA "tiny_scope.txt");
   bnd_graph_destroy(scope);
 }
 
 static void scopes_and_shapes_are_those_torch_captures(void **state) {
   const tiny *t = *state;
-  bnd_graph *graph = graph_of(t->model, (bnd_yolo_nas_options){.form = BND_YOLO_NAS_PARTIAL, .height = 64, .width = 96, .raw_outputs = true, .stubs = true});
+  bnd_graph *graph =
+      graph_of(t->model, (bnd_yolo_nas_options){.form = BND_YOLO_NAS_PARTIAL, .height = 64, .width = 96, .raw_outputs = true, .stubs = true});
   FILE *file = fopen(DATA "tiny_nodes.tsv", "r");
   char line[512];
   int lines = 0;
@@ -282,8 +286,10 @@ static void scopes_and_shapes_are_those_torch_captures(void **state) {
     const char *name = strsep(&rest, "\t"), *scope = strsep(&rest, "\t");
     const bnd_node *node = bnd_graph_find(graph, name);
     if (!node) fail_msg("no node %s", name);
-    if (strcmp(scope, "-") == 0) assert_null(node->scope);
-    else assert_string_equal(node->scope, scope);
+    if (strcmp(scope, "-") == 0)
+      assert_null(node->scope);
+    else
+      assert_string_equal(node->scope, scope);
     for (int i = 0; i < node->result_count; i++) {
       if (i) strcat(shapes, ";");
       strcat(shapes, bnd_shape_text(&node->shape[i], text));
@@ -361,7 +367,8 @@ static void folding_rounds_once(void **state) {
   const tiny *t = *state;
   bnd_graph *partial = graph_of(t->model, (bnd_yolo_nas_options){.form = BND_YOLO_NAS_PARTIAL, .height = 64, .width = 96});
   bnd_graph *folded = graph_of(t->model, (bnd_yolo_nas_options){.form = BND_YOLO_NAS_FOLDED, .height = 64, .width = 96});
-  static const char *const LAYERS[][3] = {{"backbone.stage2.downsample", ".rbr_reparam", ".post_bn"}, {"heads.head2.cls_convs.0.seq", ".conv", ".bn"}};
+  static const char *const LAYERS[][3] = {{"backbone.stage2.downsample", ".rbr_reparam", ".post_bn"},
+                                          {"heads.head2.cls_convs.0.seq", ".conv", ".bn"}};
   for (size_t l = 0; l < 2; l++) {
     const bnd_tensor *values[7];
     const char *const suffixes[] = {".weight", ".bias", ".weight", ".bias", ".running_mean", ".running_var"};
@@ -370,8 +377,10 @@ static void folding_rounds_once(void **state) {
       snprintf(name, sizeof name, "%s%s%s", LAYERS[l][0], LAYERS[l][i < 2 ? 1 : 2], suffixes[i]);
       const bnd_attribute *attribute = bnd_graph_attribute(partial, name);
       values[i] = attribute ? &attribute->tensor : NULL;
-      if (i < 2) assert_non_null(bnd_graph_attribute(folded, name));
-      else assert_null(bnd_graph_attribute(folded, name));
+      if (i < 2)
+        assert_non_null(bnd_graph_attribute(folded, name));
+      else
+        assert_null(bnd_graph_attribute(folded, name));
     }
     char name[2][128];
     for (int i = 0; i < 2; i++) snprintf(name[i], sizeof name[i], "%s%s%s", LAYERS[l][0], LAYERS[l][1], suffixes[i]);
@@ -396,7 +405,8 @@ static void stored_forms_lead_to_one_graph(void **state) {
     bnd_yolo_nas *model = NULL;
     bnd_string text = {0};
     MUST(read_listing(&list, &model, error));
-    bnd_graph *graph = graph_of(model, (bnd_yolo_nas_options){.form = BND_YOLO_NAS_PARTIAL, .height = 320, .width = 320, .shapes_only = true, .stubs = true});
+    bnd_graph *graph =
+        graph_of(model, (bnd_yolo_nas_options){.form = BND_YOLO_NAS_PARTIAL, .height = 320, .width = 320, .shapes_only = true, .stubs = true});
     MUST(bnd_graph_print_fx(graph, &text, error));
     texts[form] = text.text;
     bnd_graph_destroy(graph);
@@ -425,7 +435,7 @@ static void stored_forms_lead_to_one_graph(void **state) {
 static void names_may_be_foreign_when_order_and_shapes_fit(void **state) {
   (void)state;
   listing list = listing_of_published('L', 11, BND_YOLO_NAS_TRAIN);
-  char (*names)[16] = calloc(list.count, sizeof *names);
+  char(*names)[16] = calloc(list.count, sizeof *names);
   for (size_t i = 0; i < list.count; i++) {
     snprintf(names[i], sizeof names[i], "t%zu", i);
     list.tensors[i].name = names[i];
@@ -461,7 +471,8 @@ static void optional_tensors_may_be_there_or_not(void **state) {
     list.count = kept;
     bnd_yolo_nas *model = NULL;
     MUST(read_listing(&list, &model, error));
-    bnd_graph *graph = graph_of(model, (bnd_yolo_nas_options){.form = BND_YOLO_NAS_PARTIAL, .height = 64, .width = 96, .raw_outputs = true, .stubs = true});
+    bnd_graph *graph =
+        graph_of(model, (bnd_yolo_nas_options){.form = BND_YOLO_NAS_PARTIAL, .height = 64, .width = 96, .raw_outputs = true, .stubs = true});
     assert_text_of_file(graph, DATA "tiny_scope.txt");
     const bnd_tensor *projection = &bnd_graph_attribute(graph, "heads.proj_conv")->tensor;
     assert_true(bnd_shape_equal(&projection->shape, &LAYOUTS[0]));
@@ -475,18 +486,42 @@ static void optional_tensors_may_be_there_or_not(void **state) {
 /* --- errors --- */
 
 typedef void change(listing *list);
-static void drop_tensor(listing *list) { entry(list, "neck.neck3.blocks.bottlenecks.0.cv2.bn.bias")->name = "something.else"; }
-static void change_shape(listing *list) { entry(list, "heads.head2.reg_pred.weight")->shape.size[0] = 24; }
-static void change_type(listing *list) { entry(list, "neck.neck1.upsample.bias")->dtype = BND_I64; }
-static void empty_shape(listing *list) { entry(list, "backbone.stem.conv.branch_3x3.conv.weight")->shape.rank = 0; }
-static void huge_shape(listing *list) { entry(list, "neck.neck4.blocks.conv1.conv.weight")->shape.size[0] = INT64_MAX; }
-static void zero_shape(listing *list) { entry(list, "heads.head1.cls_pred.weight")->shape.size[0] = 0; }
-static void wrong_join(listing *list) { entry(list, "backbone.stage3.blocks.conv3.conv.weight")->shape.size[1]++; }
-static void odd_distances(listing *list) { entry(list, "heads.head1.reg_pred.weight")->shape.size[0] = 21; }
-static void drop_bottleneck(listing *list) { entry(list, "backbone.stage2.blocks.bottlenecks.0.alpha")->name = "x"; }
-static void name_twice(listing *list) { list->tensors[5].name = list->tensors[6].name; }
-static void nothing_there(listing *list) { list->count = 0; }
-static void wrong_projection(listing *list) { list->tensors[list->count++] = (bnd_named_shape){"heads.proj_conv", BND_F32, BND_SHAPE(1, 17, 1, 1)}; }
+static void drop_tensor(listing *list) {
+  entry(list, "neck.neck3.blocks.bottlenecks.0.cv2.bn.bias")->name = "something.else";
+}
+static void change_shape(listing *list) {
+  entry(list, "heads.head2.reg_pred.weight")->shape.size[0] = 24;
+}
+static void change_type(listing *list) {
+  entry(list, "neck.neck1.upsample.bias")->dtype = BND_I64;
+}
+static void empty_shape(listing *list) {
+  entry(list, "backbone.stem.conv.branch_3x3.conv.weight")->shape.rank = 0;
+}
+static void huge_shape(listing *list) {
+  entry(list, "neck.neck4.blocks.conv1.conv.weight")->shape.size[0] = INT64_MAX;
+}
+static void zero_shape(listing *list) {
+  entry(list, "heads.head1.cls_pred.weight")->shape.size[0] = 0;
+}
+static void wrong_join(listing *list) {
+  entry(list, "backbone.stage3.blocks.conv3.conv.weight")->shape.size[1]++;
+}
+static void odd_distances(listing *list) {
+  entry(list, "heads.head1.reg_pred.weight")->shape.size[0] = 21;
+}
+static void drop_bottleneck(listing *list) {
+  entry(list, "backbone.stage2.blocks.bottlenecks.0.alpha")->name = "x";
+}
+static void name_twice(listing *list) {
+  list->tensors[5].name = list->tensors[6].name;
+}
+static void nothing_there(listing *list) {
+  list->count = 0;
+}
+static void wrong_projection(listing *list) {
+  list->tensors[list->count++] = (bnd_named_shape){"heads.proj_conv", BND_F32, BND_SHAPE(1, 17, 1, 1)};
+}
 static void rename_many(listing *list) {
   for (size_t i = 0; i < list->count; i++)
     if (strstr(list->tensors[i].name, "post_bn.bias")) list->tensors[i].name++;
@@ -586,7 +621,8 @@ static void golden_checkpoint_is_captured_as_by_torch(void **state) {
   MUST(bnd_checkpoint_open(path, &o.file, error));
   MUST(bnd_checkpoint_state_dict(o.file, NULL, &o.entries, error));
   bnd_named_shape *tensors = calloc(o.entries.count, sizeof *tensors);
-  for (size_t i = 0; i < o.entries.count; i++) tensors[i] = (bnd_named_shape){o.entries.entries[i].name, o.entries.entries[i].dtype, o.entries.entries[i].shape};
+  for (size_t i = 0; i < o.entries.count; i++)
+    tensors[i] = (bnd_named_shape){o.entries.entries[i].name, o.entries.entries[i].dtype, o.entries.entries[i].shape};
   const bnd_tensor_source source = {path, tensors, o.entries.count, &o, load_entry};
   bnd_yolo_nas *model = NULL;
   MUST(bnd_yolo_nas_read(&source, &model, error));
@@ -594,7 +630,8 @@ static void golden_checkpoint_is_captured_as_by_torch(void **state) {
   assert_int_equal(a->variant, 'S');
   assert_false(a->full_width);
   assert_int_equal(a->classes, 8);
-  bnd_graph *graph = graph_of(model, (bnd_yolo_nas_options){.form = BND_YOLO_NAS_PARTIAL, .height = 640, .width = 640, .raw_outputs = true, .stubs = true});
+  bnd_graph *graph =
+      graph_of(model, (bnd_yolo_nas_options){.form = BND_YOLO_NAS_PARTIAL, .height = 640, .width = 640, .raw_outputs = true, .stubs = true});
   assert_text_of_file(graph, SHARED_DIR "/golden/pico/captured.txt");
   assert_int_equal(assert_merged(graph, "pico"), 2 * 37);
   bnd_graph_destroy(graph);

@@ -29,7 +29,8 @@ static bnd_status batch_norm_load(const bnd_yolo_nas *model, const char *path, c
   return BND_OK;
 }
 
-/* The operations and their order are PyTorch's, each rounded to float32; adding 0 and multiplying by 1 are kept because they decide the sign of zeros. */
+/* The operations and their order are PyTorch's, each rounded to float32; adding 0 and multiplying by 1 are kept because they decide the sign of
+ * zeros. */
 static void merge(const bnd_layer *layer, const batch_norm *bn, const float *k3, const float *k1, const float *b1, float *weight, float *bias) {
   const size_t inputs = (size_t)layer->input;
   for (size_t o = 0; o < (size_t)layer->output; o++) {
@@ -72,7 +73,8 @@ done:
   return status;
 }
 
-bnd_status bnd_yolo_nas_fold_batch_norm(const bnd_yolo_nas *model, const bnd_layer *layer, const char *name, bnd_tensor *weight, bnd_tensor *bias, bnd_error *error) {
+bnd_status bnd_yolo_nas_fold_batch_norm(const bnd_yolo_nas *model, const bnd_layer *layer, const char *name, bnd_tensor *weight, bnd_tensor *bias,
+                                        bnd_error *error) {
   batch_norm bn = {0};
   bnd_status status;
   BND_TRY_GOTO(batch_norm_load(model, layer->path, name, &bn, error), done);

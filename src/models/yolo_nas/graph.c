@@ -36,10 +36,11 @@ static void declare(builder *b, const char *path, const char *suffix, bnd_tensor
   const bnd_attribute *attribute = bnd_graph_attribute(b->graph, name);
   if (!node || !BND_GROW(b->nodes, b->node_capacity, b->node_count + 1) || !bnd_map_put(&b->attributes, attribute->name, b->node_count))
     b->status = bnd_fail_memory(b->error, "the graph");
-  else b->nodes[b->node_count++] = node;
+  else
+    b->nodes[b->node_count++] = node;
 }
 
-/* The shape without values, for BND options.shapes_only. */
+/* The shape without values, for options->shapes_only. */
 static bnd_tensor shape_only(bnd_dtype dtype, const bnd_shape *shape) {
   bnd_tensor tensor = {.dtype = dtype, .shape = *shape};
   bnd_shape_count(shape, &tensor.count);
@@ -49,8 +50,10 @@ static bnd_tensor shape_only(bnd_dtype dtype, const bnd_shape *shape) {
 static void declare_stored(builder *b, const bnd_layer *layer, const bnd_layer_tensor *tensor) {
   bnd_tensor values = {0};
   if (b->status != BND_OK) return;
-  if (b->options->shapes_only) values = shape_only(BND_F32, &tensor->shape);
-  else b->status = bnd_yolo_nas_load(b->model, layer->path, tensor->suffix, &values, b->error);
+  if (b->options->shapes_only)
+    values = shape_only(BND_F32, &tensor->shape);
+  else
+    b->status = bnd_yolo_nas_load(b->model, layer->path, tensor->suffix, &values, b->error);
   declare(b, layer->path, tensor->suffix, &values, tensor->role == BND_ROLE_PARAMETER);
 }
 
@@ -65,7 +68,8 @@ static void declare_counter(builder *b, const bnd_layer *layer, const char *suff
 /* The convolution of a layer whose branches are to be merged or whose batch norm is to be folded. */
 static void declare_fused(builder *b, const bnd_layer *layer) {
   const bool reparameterized = layer->kind == BND_LAYER_REPARAMETERIZED;
-  const char *weight_name = reparameterized ? ".rbr_reparam.weight" : ".conv.weight", *bias_name = reparameterized ? ".rbr_reparam.bias" : ".conv.bias";
+  const char *weight_name = reparameterized ? ".rbr_reparam.weight" : ".conv.weight",
+             *bias_name = reparameterized ? ".rbr_reparam.bias" : ".conv.bias";
   const bool fold = b->options->form == BND_YOLO_NAS_FOLDED && !(reparameterized && layer->form == BND_YOLO_NAS_FOLDED);
   bnd_tensor weight = {0}, bias = {0};
   if (b->status != BND_OK) return;
@@ -79,14 +83,17 @@ static void declare_fused(builder *b, const bnd_layer *layer) {
       b->status = bnd_yolo_nas_load(b->model, layer->path, weight_name, &weight, b->error);
       if (b->status == BND_OK && reparameterized) b->status = bnd_yolo_nas_load(b->model, layer->path, bias_name, &bias, b->error);
     }
-    if (b->status == BND_OK && fold) b->status = bnd_yolo_nas_fold_batch_norm(b->model, layer, reparameterized ? ".post_bn" : ".bn", &weight, &bias, b->error);
+    if (b->status == BND_OK && fold)
+      b->status = bnd_yolo_nas_fold_batch_norm(b->model, layer, reparameterized ? ".post_bn" : ".bn", &weight, &bias, b->error);
   }
   declare(b, layer->path, weight_name, &weight, true);
   declare(b, layer->path, bias_name, &bias, true);
 }
 
 /* The form a layer takes in this graph: not less fused than it is stored. */
-static bnd_yolo_nas_form target_form(const builder *b, const bnd_layer *layer) { return layer->form > b->options->form ? layer->form : b->options->form; }
+static bnd_yolo_nas_form target_form(const builder *b, const bnd_layer *layer) {
+  return layer->form > b->options->form ? layer->form : b->options->form;
+}
 
 static bool has_batch_norm(const builder *b, const bnd_layer *layer) {
   if (layer->kind == BND_LAYER_REPARAMETERIZED) return target_form(b, layer) != BND_YOLO_NAS_FOLDED;
@@ -96,7 +103,8 @@ static bool has_batch_norm(const builder *b, const bnd_layer *layer) {
 static void declare_parameters(builder *b, const bnd_layer *stored) {
   bnd_layer layer = *stored;
   layer.form = target_form(b, stored);
-  const bool fused = layer.kind == BND_LAYER_REPARAMETERIZED ? layer.form != BND_YOLO_NAS_TRAIN : layer.kind == BND_LAYER_CONV && !has_batch_norm(b, &layer);
+  const bool fused =
+      layer.kind == BND_LAYER_REPARAMETERIZED ? layer.form != BND_YOLO_NAS_TRAIN : layer.kind == BND_LAYER_CONV && !has_batch_norm(b, &layer);
   if (fused) declare_fused(b, stored);
   bnd_layer_tensor tensors[BND_LAYER_MAX_TENSORS];
   const int count = bnd_layer_tensors(&layer, tensors);
@@ -150,7 +158,9 @@ static void declare_attributes(builder *b) {
 
 /* --- calls --- */
 
-static bnd_arg node_arg(bnd_node *node) { return node ? bnd_arg_of_node(node) : BND_NONE_ARG; }
+static bnd_arg node_arg(bnd_node *node) {
+  return node ? bnd_arg_of_node(node) : BND_NONE_ARG;
+}
 
 static bnd_arg attribute(builder *b, const char *path, const char *suffix) {
   char name[BND_TENSOR_NAME];
@@ -192,9 +202,9 @@ static bnd_node *convolution(builder *b, const char *path, const char *name, bnd
 static bnd_node *batch_norm(builder *b, const char *path, const char *name, bnd_node *x) {
   char scope[BND_TENSOR_NAME];
   snprintf(scope, sizeof scope, "%s%s", path, name);
-  return CALL(b, BND_OP_BATCH_NORM, scope, node_arg(x), attribute(b, scope, ".weight"), attribute(b, scope, ".bias"), attribute(b, scope, ".running_mean"),
-              attribute(b, scope, ".running_var"), bnd_arg_of_bool(false), bnd_arg_of_float(BND_YOLO_NAS_MOMENTUM), bnd_arg_of_float(BND_YOLO_NAS_EPSILON),
-              bnd_arg_of_bool(true));
+  return CALL(b, BND_OP_BATCH_NORM, scope, node_arg(x), attribute(b, scope, ".weight"), attribute(b, scope, ".bias"),
+              attribute(b, scope, ".running_mean"), attribute(b, scope, ".running_var"), bnd_arg_of_bool(false),
+              bnd_arg_of_float(BND_YOLO_NAS_MOMENTUM), bnd_arg_of_float(BND_YOLO_NAS_EPSILON), bnd_arg_of_bool(true));
 }
 
 static bnd_node *relu(builder *b, const char *path, const char *name, bnd_node *x) {
@@ -206,7 +216,8 @@ static bnd_node *relu(builder *b, const char *path, const char *name, bnd_node *
 /* The block with its branches (section 3.1). The factor 1.0 and the identity 0.0 are there in the original, too. */
 static bnd_node *branches(builder *b, const bnd_layer *layer, bnd_node *x) {
   bnd_node *wide = batch_norm(b, layer->path, ".branch_3x3.bn", convolution(b, layer->path, ".branch_3x3.conv", x, 3, layer->stride));
-  bnd_node *narrow = CALL(b, BND_OP_MUL, layer->path, node_arg(convolution(b, layer->path, ".branch_1x1", x, 1, layer->stride)), bnd_arg_of_float(1.0));
+  bnd_node *narrow =
+      CALL(b, BND_OP_MUL, layer->path, node_arg(convolution(b, layer->path, ".branch_1x1", x, 1, layer->stride)), bnd_arg_of_float(1.0));
   bnd_node *sum = CALL(b, BND_OP_ADD, layer->path, node_arg(wide), node_arg(narrow));
   return CALL(b, BND_OP_ADD, layer->path, node_arg(sum), layer->identity ? node_arg(x) : bnd_arg_of_float(0.0));
 }
@@ -225,10 +236,11 @@ static bnd_node *conv_layer(builder *b, const bnd_layer *layer, bnd_node *x) {
 }
 
 static bnd_node *upsample(builder *b, const bnd_layer *layer, bnd_node *x) {
-  return CALL(b, BND_OP_CONV_TRANSPOSE2D, layer->path, node_arg(x), attribute(b, layer->path, ".weight"), attribute(b, layer->path, ".bias"), INTS(b, 2, 2));
+  return CALL(b, BND_OP_CONV_TRANSPOSE2D, layer->path, node_arg(x), attribute(b, layer->path, ".weight"), attribute(b, layer->path, ".bias"),
+              INTS(b, 2, 2));
 }
 
-/* Runs the layer that comes next in execution order; its path is known to end in `name`, which readers of the code below and the check want to see. */
+/* Runs the layer that comes next in execution order. Its path ends in `name`: said for the reader, and checked. */
 static bnd_node *run(builder *b, const char *name, bnd_node *x) {
   const bnd_layer *layer = b->next < b->model->layers.count ? &b->model->layers.items[b->next++] : NULL;
   const size_t length = layer ? strlen(layer->path) : 0, ending = strlen(name);
@@ -238,11 +250,16 @@ static bnd_node *run(builder *b, const char *name, bnd_node *x) {
     return NULL;
   }
   switch (layer->kind) {
-    case BND_LAYER_REPARAMETERIZED: return reparameterized(b, layer, x);
-    case BND_LAYER_CONV: return conv_layer(b, layer, x);
-    case BND_LAYER_UPSAMPLE: return upsample(b, layer, x);
-    case BND_LAYER_PREDICTION: return convolution(b, layer->path, "", x, 1, 1);
-    case BND_LAYER_ALPHA: break;
+    case BND_LAYER_REPARAMETERIZED:
+      return reparameterized(b, layer, x);
+    case BND_LAYER_CONV:
+      return conv_layer(b, layer, x);
+    case BND_LAYER_UPSAMPLE:
+      return upsample(b, layer, x);
+    case BND_LAYER_PREDICTION:
+      return convolution(b, layer->path, "", x, 1, 1);
+    case BND_LAYER_ALPHA:
+      break;
   }
   return NULL;
 }
@@ -282,7 +299,8 @@ static bnd_node *spp(builder *b, bnd_node *x) {
   return run(b, "context_module.cv2", cat(b, "backbone.context_module", parts, 4, 1));
 }
 
-static bnd_node *up_stage(builder *b, const char *path, const bnd_yolo_nas_blocks *s, bnd_node *x, bnd_node *skip1, bnd_node *skip2, bnd_node **intermediate) {
+static bnd_node *up_stage(builder *b, const char *path, const bnd_yolo_nas_blocks *s, bnd_node *x, bnd_node *skip1, bnd_node *skip2,
+                          bnd_node **intermediate) {
   bnd_node *parts[3];
   parts[1] = run(b, "reduce_skip1", skip1);
   parts[2] = run(b, "downsample", run(b, "reduce_skip2", skip2));
@@ -321,8 +339,8 @@ static head_results head(builder *b, bnd_node *x, int64_t cells) {
 }
 
 static void add_float_keywords(builder *b, bnd_node *node) {
-  const bool added = node && bnd_node_add_keyword(node, "dtype", bnd_arg_of_text("torch.float32")) && bnd_node_add_keyword(node, "device", bnd_arg_of_text("cpu")) &&
-                     bnd_node_add_keyword(node, "pin_memory", bnd_arg_of_bool(false));
+  const bool added = node && bnd_node_add_keyword(node, "dtype", bnd_arg_of_text("torch.float32")) &&
+                     bnd_node_add_keyword(node, "device", bnd_arg_of_text("cpu")) && bnd_node_add_keyword(node, "pin_memory", bnd_arg_of_bool(false));
   if (!added && b->status == BND_OK) b->status = bnd_fail_memory(b->error, "the graph");
 }
 
@@ -337,7 +355,8 @@ static bnd_node *getitem(builder *b, const char *scope, const char *name, bnd_no
   return call_named(b, BND_OP_GETITEM, name, scope, (bnd_arg[]){node_arg(from), bnd_arg_of_int(index)}, 2);
 }
 
-/* Centres in units of the stride [A,2], and the stride of every cell [A,1]. getitem starts at 7 because the capture numbers operations it later drops. */
+/* Centres in units of the stride [A,2], and the stride of every cell [A,1]. getitem starts at 7 because the capture numbers operations it later
+ * drops. */
 static void anchors(builder *b, bnd_node **points, bnd_node **strides) {
   bnd_node *all_points[STRIDES], *all_strides[STRIDES];
   for (int i = 0; i < STRIDES; i++) {
@@ -349,7 +368,8 @@ static void anchors(builder *b, bnd_node **points, bnd_node **strides) {
     if (grid && !bnd_node_add_keyword(grid, "indexing", bnd_arg_of_text("ij"))) b->status = bnd_fail_memory(b->error, "the graph");
     y = getitem(b, "heads", name[0], grid, 0);
     x = getitem(b, "heads", name[1], grid, 1);
-    bnd_node *pair = b->status == BND_OK ? CALL(b, BND_OP_STACK, "heads", bnd_graph_node_list(b->graph, (bnd_node *[]){x, y}, 2), bnd_arg_of_int(-1)) : NULL;
+    bnd_node *pair =
+        b->status == BND_OK ? CALL(b, BND_OP_STACK, "heads", bnd_graph_node_list(b->graph, (bnd_node *[]){x, y}, 2), bnd_arg_of_int(-1)) : NULL;
     pair = CALL(b, BND_OP_TO, "heads", node_arg(pair), bnd_arg_of_text("torch.float32"));
     all_points[i] = CALL(b, BND_OP_RESHAPE, "heads", node_arg(pair), INTS(b, -1, 2));
     all_strides[i] = CALL(b, BND_OP_FULL, "heads", INTS(b, height * width, 1), bnd_arg_of_int(STRIDE[i]));
@@ -364,8 +384,8 @@ static void anchors(builder *b, bnd_node **points, bnd_node **strides) {
   }
 }
 
-/* The anchors of training, [A,4] and [A,2] in pixels: squares of five cells around the centres. Computed here, as the region they come from is without gradient
-   and reads nothing; result i of the region is the attribute "submod_1.<i>". */
+/* The anchors of training, [A,4] and [A,2] in pixels: squares of five cells around the centres. Computed here, as the region they come from is
+   without gradient and reads nothing; result i of the region is the attribute "submod_1.<i>". */
 static void training_anchors(builder *b, bnd_node *results[2]) {
   const int64_t height = b->options->height, width = b->options->width;
   int64_t total = 0;
@@ -431,7 +451,8 @@ static void heads(builder *b, bnd_node *const features[BND_YOLO_NAS_HEADS]) {
 static void forward(builder *b) {
   const bnd_yolo_nas_architecture *a = &b->model->architecture;
   const int batch = b->options->batch ? b->options->batch : 1;
-  bnd_node *x = b->status == BND_OK ? bnd_graph_placeholder(b->graph, "x", &BND_SHAPE(batch, a->input_channels, b->options->height, b->options->width)) : NULL;
+  bnd_node *x =
+      b->status == BND_OK ? bnd_graph_placeholder(b->graph, "x", &BND_SHAPE(batch, a->input_channels, b->options->height, b->options->width)) : NULL;
   if (b->options->stubs) x = CALL(b, BND_OP_QUANT_STUB, "", node_arg(x));
   bnd_node *c[BND_YOLO_NAS_STAGES], *y = run(b, "backbone.stem.conv", x);
   for (int i = 0; i < BND_YOLO_NAS_STAGES; i++) {
@@ -450,7 +471,8 @@ static void forward(builder *b) {
 bnd_status bnd_yolo_nas_graph(const bnd_yolo_nas *model, const bnd_yolo_nas_options *options, bnd_graph **graph, bnd_error *error) {
   const int limit = 16384;
   if (options->height < 32 || options->width < 32 || options->height % 32 || options->width % 32 || options->height > limit || options->width > limit)
-    return bnd_fail(error, BND_ERROR_ARGUMENT, "an input of %dx%d is impossible: both sides must be multiples of 32, at most %d", options->width, options->height, limit);
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "an input of %dx%d is impossible: both sides must be multiples of 32, at most %d", options->width,
+                    options->height, limit);
   if (options->batch < 0) return bnd_fail(error, BND_ERROR_ARGUMENT, "a batch of %d images is impossible", options->batch);
   builder b = {.model = model, .options = options, .error = error};
   BND_TRY(bnd_graph_create(&b.graph, error));
@@ -461,7 +483,9 @@ bnd_status bnd_yolo_nas_graph(const bnd_yolo_nas *model, const bnd_yolo_nas_opti
   if (b.status == BND_OK) b.status = bnd_infer_shapes(b.graph, error);
   bnd_map_free(&b.attributes);
   free(b.nodes);
-  if (b.status == BND_OK) *graph = b.graph;
-  else bnd_graph_destroy(b.graph);
+  if (b.status == BND_OK)
+    *graph = b.graph;
+  else
+    bnd_graph_destroy(b.graph);
   return b.status;
 }

@@ -15,9 +15,18 @@ static const struct published {
   published_blocks stage[BND_YOLO_NAS_STAGES], neck[BND_YOLO_NAS_NECKS];
   int head[BND_YOLO_NAS_HEADS];
 } PUBLISHED[] = {
-    {'S', {{32, 2, false}, {64, 3, false}, {96, 5, false}, {192, 2, false}}, {{64, 2, false}, {48, 2, false}, {64, 2, false}, {64, 2, false}}, {64, 128, 256}},
-    {'M', {{64, 2, true}, {128, 3, true}, {256, 5, true}, {384, 2, false}}, {{192, 2, false}, {64, 3, false}, {192, 2, false}, {256, 3, false}}, {96, 192, 384}},
-    {'L', {{96, 2, true}, {128, 3, true}, {256, 5, true}, {512, 2, true}}, {{128, 4, false}, {128, 4, false}, {128, 4, false}, {256, 4, false}}, {128, 256, 512}},
+    {'S',
+     {{32, 2, false}, {64, 3, false}, {96, 5, false}, {192, 2, false}},
+     {{64, 2, false}, {48, 2, false}, {64, 2, false}, {64, 2, false}},
+     {64, 128, 256}},
+    {'M',
+     {{64, 2, true}, {128, 3, true}, {256, 5, true}, {384, 2, false}},
+     {{192, 2, false}, {64, 3, false}, {192, 2, false}, {256, 3, false}},
+     {96, 192, 384}},
+    {'L',
+     {{96, 2, true}, {128, 3, true}, {256, 5, true}, {512, 2, true}},
+     {{128, 4, false}, {128, 4, false}, {128, 4, false}, {256, 4, false}},
+     {128, 256, 512}},
 };
 
 bool bnd_yolo_nas_published(char variant, int classes, bnd_yolo_nas_architecture *architecture) {
@@ -63,7 +72,8 @@ static void conv(builder *b, const char *parent, const char *name, int input, in
 }
 
 static void reparameterized(builder *b, const char *parent, const char *name, int input, int output, int stride, bool identity) {
-  add(b, parent, name, (bnd_layer){.kind = BND_LAYER_REPARAMETERIZED, .input = input, .output = output, .kernel = 3, .stride = stride, .identity = identity});
+  add(b, parent, name,
+      (bnd_layer){.kind = BND_LAYER_REPARAMETERIZED, .input = input, .output = output, .kernel = 3, .stride = stride, .identity = identity});
 }
 
 static void blocks(builder *b, const char *parent, const bnd_yolo_nas_blocks *s, bool plain) {
@@ -76,8 +86,10 @@ static void blocks(builder *b, const char *parent, const bnd_yolo_nas_blocks *s,
     snprintf(bottleneck, sizeof bottleneck, "%.40s.bottlenecks.%d", path, i);
     add(b, bottleneck, "", (bnd_layer){.kind = BND_LAYER_ALPHA});
     for (int c = 1; c <= 2; c++) {
-      if (plain) conv(b, bottleneck, c == 1 ? "cv1" : "cv2", s->hidden, s->hidden, 3, 1);
-      else reparameterized(b, bottleneck, c == 1 ? "cv1" : "cv2", s->hidden, s->hidden, 1, true);
+      if (plain)
+        conv(b, bottleneck, c == 1 ? "cv1" : "cv2", s->hidden, s->hidden, 3, 1);
+      else
+        reparameterized(b, bottleneck, c == 1 ? "cv1" : "cv2", s->hidden, s->hidden, 1, true);
     }
   }
   if (b->order == BND_ORDER_EXECUTION) conv(b, path, "conv2", s->input, s->hidden, 1, 1), conv(b, path, "conv3", joined, s->output, 1, 1);
@@ -152,7 +164,8 @@ static void put_batch_norm(tensor_list *list, const char *const suffix[5], int c
   put(list, suffix[4], BND_ROLE_COUNTER, (bnd_shape){0});
 }
 
-#define BATCH_NORM(name) {name ".weight", name ".bias", name ".running_mean", name ".running_var", name ".num_batches_tracked"}
+#define BATCH_NORM(name) \
+  { name ".weight", name ".bias", name ".running_mean", name ".running_var", name ".num_batches_tracked" }
 static const char *const BRANCH_BN[5] = BATCH_NORM(".branch_3x3.bn"), *const POST_BN[5] = BATCH_NORM(".post_bn"), *const BN[5] = BATCH_NORM(".bn");
 
 int bnd_layer_tensors(const bnd_layer *layer, bnd_layer_tensor tensors[BND_LAYER_MAX_TENSORS]) {
@@ -176,7 +189,9 @@ int bnd_layer_tensors(const bnd_layer *layer, bnd_layer_tensor tensors[BND_LAYER
       put(&list, ".conv.weight", BND_ROLE_PARAMETER, square);
       put_batch_norm(&list, BN, layer->output);
       break;
-    case BND_LAYER_ALPHA: put(&list, ".alpha", BND_ROLE_PARAMETER, BND_SHAPE(1)); break;
+    case BND_LAYER_ALPHA:
+      put(&list, ".alpha", BND_ROLE_PARAMETER, BND_SHAPE(1));
+      break;
     case BND_LAYER_UPSAMPLE:
       put(&list, ".weight", BND_ROLE_PARAMETER, BND_SHAPE(layer->input, layer->output, 2, 2));
       put(&list, ".bias", BND_ROLE_PARAMETER, vector);
@@ -201,8 +216,10 @@ bnd_yolo_nas_size bnd_yolo_nas_size_of(const bnd_yolo_nas_architecture *architec
       size_t elements = 0;
       bnd_shape_count(&tensors[t].shape, &elements);
       size.tensors++;
-      if (tensors[t].role == BND_ROLE_COUNTER) size.counters++;
-      else *(tensors[t].role == BND_ROLE_STATISTIC ? &size.statistics : &size.parameters) += (int64_t)elements;
+      if (tensors[t].role == BND_ROLE_COUNTER)
+        size.counters++;
+      else
+        *(tensors[t].role == BND_ROLE_STATISTIC ? &size.statistics : &size.parameters) += (int64_t)elements;
     }
   }
   size.bytes = 4 * (size.parameters + size.statistics) + 8 * size.counters;

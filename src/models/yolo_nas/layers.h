@@ -65,8 +65,10 @@ bnd_status bnd_yolo_nas_load(const bnd_yolo_nas *model, const char *path, const 
 
 /* fuse.c: weight [co,ci,3,3] and bias [co] of a re-parameterized layer stored with branches; sections 3.2 and 3.3. Owned by the caller. */
 bnd_status bnd_yolo_nas_merge_branches(const bnd_yolo_nas *model, const bnd_layer *layer, bnd_tensor *weight, bnd_tensor *bias, bnd_error *error);
-/* Folds the batch norm "path" + ".bn" (or ".post_bn") into weight [co,..] and bias [co] (bias->data NULL = zero), in double, in place; creates the bias. */
-bnd_status bnd_yolo_nas_fold_batch_norm(const bnd_yolo_nas *model, const bnd_layer *layer, const char *batch_norm, bnd_tensor *weight, bnd_tensor *bias, bnd_error *error);
+/* Folds the batch norm "path" + ".bn" (or ".post_bn") into weight [co,..] and bias [co] (bias->data NULL = zero), in double, in place; creates the
+ * bias. */
+bnd_status bnd_yolo_nas_fold_batch_norm(const bnd_yolo_nas *model, const bnd_layer *layer, const char *batch_norm, bnd_tensor *weight,
+                                        bnd_tensor *bias, bnd_error *error);
 
 /* super-gradients sets these after construction, for every batch norm. */
 #define BND_YOLO_NAS_EPSILON 0.001

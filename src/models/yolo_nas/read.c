@@ -21,11 +21,14 @@ static const bnd_named_shape *find(const bnd_yolo_nas *model, const char *path, 
 static bnd_status read_size(const bnd_yolo_nas *model, const char *path, const char *suffix, int rank, int dimension, int *size, bnd_error *error) {
   const bnd_named_shape *tensor = find(model, path, suffix);
   if (!tensor)
-    return bnd_fail(error, BND_ERROR_MODEL, "%s: not a YOLO-NAS of super-gradients: there is no tensor %s%s among %zu; give a checkpoint of YOLO-NAS S, M, L or a variant of it",
-                    model->place, path, suffix, model->source.count);
+    return bnd_fail(
+        error, BND_ERROR_MODEL,
+        "%s: not a YOLO-NAS of super-gradients: there is no tensor %s%s among %zu; give a checkpoint of YOLO-NAS S, M, L or a variant of it",
+        model->place, path, suffix, model->source.count);
   char text[BND_SHAPE_TEXT];
   if (tensor->shape.rank != rank || tensor->shape.size[dimension] < 1 || tensor->shape.size[dimension] > MAX_WIDTH)
-    return bnd_fail(error, BND_ERROR_MODEL, "%s: %s%s: shape %s is not that of such a weight in a YOLO-NAS", model->place, path, suffix, bnd_shape_text(&tensor->shape, text));
+    return bnd_fail(error, BND_ERROR_MODEL, "%s: %s%s: shape %s is not that of such a weight in a YOLO-NAS", model->place, path, suffix,
+                    bnd_shape_text(&tensor->shape, text));
   *size = (int)tensor->shape.size[dimension];
   return BND_OK;
 }
@@ -44,8 +47,13 @@ static bnd_status read_block_size(const bnd_yolo_nas *model, const char *path, i
 /* --- architecture --- */
 
 static int count_bottlenecks(const bnd_yolo_nas *model, const char *path) {
-  static const char *const PARTS[] = {".alpha", ".cv1.conv.weight", ".cv2.conv.weight", ".cv1.branch_3x3.conv.weight", ".cv2.branch_3x3.conv.weight",
-                                      ".cv1.rbr_reparam.weight", ".cv2.rbr_reparam.weight"};
+  static const char *const PARTS[] = {".alpha",
+                                      ".cv1.conv.weight",
+                                      ".cv2.conv.weight",
+                                      ".cv1.branch_3x3.conv.weight",
+                                      ".cv2.branch_3x3.conv.weight",
+                                      ".cv1.rbr_reparam.weight",
+                                      ".cv2.rbr_reparam.weight"};
   int count = 0;
   for (int i = 0; i < MAX_BOTTLENECKS; i++) {
     char bottleneck[BND_LAYER_PATH];
@@ -77,7 +85,9 @@ static bool same_blocks(const bnd_yolo_nas_blocks *a, const bnd_yolo_nas_blocks 
 
 static bool same_network(const bnd_yolo_nas_architecture *a, const bnd_yolo_nas_architecture *b, bool widths) {
   for (int i = 0; i < 4; i++)
-    if (!same_blocks(&a->stage[i], &b->stage[i], widths) || !same_blocks(&a->neck[i], &b->neck[i], widths) || (widths && a->neck_conv[i] != b->neck_conv[i])) return false;
+    if (!same_blocks(&a->stage[i], &b->stage[i], widths) || !same_blocks(&a->neck[i], &b->neck[i], widths) ||
+        (widths && a->neck_conv[i] != b->neck_conv[i]))
+      return false;
   for (int i = 0; i < BND_YOLO_NAS_HEADS; i++)
     if (widths && a->head[i] != b->head[i]) return false;
   return !widths || (a->stem == b->stem && a->spp_hidden == b->spp_hidden && a->spp == b->spp);
@@ -119,7 +129,8 @@ static bnd_status read_architecture(bnd_yolo_nas *model, bnd_error *error) {
   BND_TRY(read_size(model, "heads.head1.cls_pred", ".weight", 4, 0, &a->classes, error));
   BND_TRY(read_size(model, "heads.head1.reg_pred", ".weight", 4, 0, &distances, error));
   if (distances % 4 || distances < 8)
-    return bnd_fail(error, BND_ERROR_MODEL, "%s: heads.head1.reg_pred.weight: %d outputs are not four times a number of bins", model->place, distances);
+    return bnd_fail(error, BND_ERROR_MODEL, "%s: heads.head1.reg_pred.weight: %d outputs are not four times a number of bins", model->place,
+                    distances);
   a->reg_max = distances / 4 - 1;
   name_variant(a);
   return BND_OK;
@@ -139,7 +150,8 @@ static void note(name_list *list, const char *name, const char *detail) {
 
 static void report(bnd_string *text, const name_list *list, const char *what) {
   if (!list->count) return;
-  bnd_string_format(text, "%s%zu %s: %s%s", text->length ? "; " : "", list->count, what, list->text.text ? list->text.text : "", list->count > 4 ? ", .." : "");
+  bnd_string_format(text, "%s%zu %s: %s%s", text->length ? "; " : "", list->count, what, list->text.text ? list->text.text : "",
+                    list->count > 4 ? ", .." : "");
 }
 
 /* Never needed: buffers that super-gradients makes anew, should a file hold them all the same. */
@@ -151,9 +163,12 @@ static bool is_ignorable(const char *name) {
   return length > 10 && strcmp(name + length - 10, ".id_tensor") == 0;
 }
 
-static bool is_floating(bnd_dtype dtype) { return dtype <= BND_BF16; }
+static bool is_floating(bnd_dtype dtype) {
+  return dtype <= BND_BF16;
+}
 
-static void compare_tensor(const bnd_yolo_nas *model, const bnd_layer *layer, const bnd_layer_tensor *expected, bool *used, name_list *missing, name_list *misshaped) {
+static void compare_tensor(const bnd_yolo_nas *model, const bnd_layer *layer, const bnd_layer_tensor *expected, bool *used, name_list *missing,
+                           name_list *misshaped) {
   char name[BND_TENSOR_NAME], detail[3 * BND_SHAPE_TEXT], shapes[2][BND_SHAPE_TEXT];
   size_t index;
   snprintf(name, sizeof name, "%s%s", layer->path, expected->suffix);
@@ -285,8 +300,10 @@ bnd_status bnd_yolo_nas_read(const bnd_tensor_source *source, bnd_yolo_nas **mod
   bnd_status status = index_names(fresh, error);
   if (status == BND_OK) status = interpret(fresh, error);
   if (status == BND_ERROR_MODEL) status = interpret_by_order(fresh, status, error);
-  if (status == BND_OK) *model = fresh;
-  else bnd_yolo_nas_destroy(fresh);
+  if (status == BND_OK)
+    *model = fresh;
+  else
+    bnd_yolo_nas_destroy(fresh);
   return status;
 }
 
@@ -299,9 +316,15 @@ void bnd_yolo_nas_destroy(bnd_yolo_nas *model) {
   free(model);
 }
 
-const bnd_yolo_nas_architecture *bnd_yolo_nas_architecture_of(const bnd_yolo_nas *model) { return &model->architecture; }
-bnd_yolo_nas_form bnd_yolo_nas_stored_form(const bnd_yolo_nas *model) { return model->layers.items[0].form; }
-bool bnd_yolo_nas_matched_by_order(const bnd_yolo_nas *model) { return model->by_order; }
+const bnd_yolo_nas_architecture *bnd_yolo_nas_architecture_of(const bnd_yolo_nas *model) {
+  return &model->architecture;
+}
+bnd_yolo_nas_form bnd_yolo_nas_stored_form(const bnd_yolo_nas *model) {
+  return model->layers.items[0].form;
+}
+bool bnd_yolo_nas_matched_by_order(const bnd_yolo_nas *model) {
+  return model->by_order;
+}
 
 /* --- values --- */
 
@@ -315,20 +338,25 @@ bnd_status bnd_yolo_nas_load(const bnd_yolo_nas *model, const char *path, const 
   BND_TRY(model->source.load(model->source.user, index, &stored, error));
   bnd_status status = BND_OK;
   if (!bnd_shape_equal(&stored.shape, &given->shape))
-    status = bnd_fail(error, BND_ERROR_INTERNAL, "%s: %s has shape %s where the list says %s", model->place, name, bnd_shape_text(&stored.shape, text[0]),
-                      bnd_shape_text(&given->shape, text[1]));
-  else if (stored.dtype == BND_F32) values = bnd_tensor_share(&stored, NULL);
-  else status = bnd_tensor_to_f32(&stored, &values, error);
+    status = bnd_fail(error, BND_ERROR_INTERNAL, "%s: %s has shape %s where the list says %s", model->place, name,
+                      bnd_shape_text(&stored.shape, text[0]), bnd_shape_text(&given->shape, text[1]));
+  else if (stored.dtype == BND_F32)
+    values = bnd_tensor_share(&stored, NULL);
+  else
+    status = bnd_tensor_to_f32(&stored, &values, error);
   bnd_tensor_release(&stored);
   const bool is_variance = strlen(suffix) > 12 && strcmp(suffix + strlen(suffix) - 12, ".running_var") == 0;
   for (size_t i = 0; i < values.count && status == BND_OK; i++) {
     const float value = bnd_f32(&values)[i];
     if (!isfinite(value))
-      status = bnd_fail(error, BND_ERROR_MODEL, "%s: %s: element %zu is %s; the training that wrote this file diverged", model->place, name, i, isnan(value) ? "NaN" : "infinite");
+      status = bnd_fail(error, BND_ERROR_MODEL, "%s: %s: element %zu is %s; the training that wrote this file diverged", model->place, name, i,
+                        isnan(value) ? "NaN" : "infinite");
     else if (is_variance && value < 0)
       status = bnd_fail(error, BND_ERROR_MODEL, "%s: %s: element %zu is %g; a variance cannot be negative", model->place, name, i, (double)value);
   }
-  if (status == BND_OK) *tensor = values;
-  else bnd_tensor_release(&values);
+  if (status == BND_OK)
+    *tensor = values;
+  else
+    bnd_tensor_release(&values);
   return status;
 }

@@ -33,8 +33,8 @@ typedef struct bnd_yolo_nas_blocks { /* a cross-stage layer (CSP) */
 enum { BND_YOLO_NAS_STAGES = 4, BND_YOLO_NAS_NECKS = 4, BND_YOLO_NAS_HEADS = 3 };
 
 typedef struct bnd_yolo_nas_architecture {
-  char variant;      /* 'S', 'M', 'L' by the numbers of blocks, whatever the width; 'C' = custom */
-  bool full_width;   /* the widths of the published models of this variant */
+  char variant;    /* 'S', 'M', 'L' by the numbers of blocks, whatever the width; 'C' = custom */
+  bool full_width; /* the widths of the published models of this variant */
   int input_channels, classes, reg_max;
   int stem;
   bnd_yolo_nas_blocks stage[BND_YOLO_NAS_STAGES];
@@ -71,16 +71,17 @@ typedef struct bnd_yolo_nas_options {
   bnd_yolo_nas_form form;
   int height, width; /* of the input, multiples of 32 */
   int batch;         /* of the placeholder; 0 = 1 */
-  bool raw_outputs;  /* (boxes, scores, class logits, distributions, anchors, anchor points, anchors of each head, strides) instead of (boxes, scores) */
+  bool raw_outputs;  /* (boxes, scores, class logits, distributions, anchors, anchor points, anchors of each head, strides) instead of (boxes, scores)
+                      */
   bool stubs;        /* the published quantization scope: QuantStub behind the input, QuantStub and DeQuantStub around anchor points and strides */
   bool shapes_only;  /* attributes without data: for counting and printing, no value is read */
 } bnd_yolo_nas_options;
 
-/* The network as torch.export captures it: nodes, order, names, scopes. Attributes are named as in the state dict and are parameters or buffers as there;
-   heads.proj_conv is a buffer. Boxes [B,A,4] are x1,y1,x2,y2 in pixels of the input, scores [B,A,N] probabilities, A = anchors of strides 8, 16, 32.
-   Fusing branches is bit for bit what super-gradients computes in float32 (3.2, 3.3); FOLDED starts from those values, folds the remaining batch norms
-   in double and rounds once. Shapes are inferred. The graph shares no memory with the model.
-   BND_ERROR_ARGUMENT: bad sizes. BND_ERROR_MODEL: a value is NaN or infinite, or a variance negative. */
+/* The network as torch.export captures it: nodes, order, names, scopes. Attributes are named as in the state dict and are parameters or buffers as
+   there; heads.proj_conv is a buffer. Boxes [B,A,4] are x1,y1,x2,y2 in pixels of the input, scores [B,A,N] probabilities, A = anchors of strides 8,
+   16, 32. Fusing branches is bit for bit what super-gradients computes in float32 (3.2, 3.3); FOLDED starts from those values, folds the remaining
+   batch norms in double and rounds once. Shapes are inferred. The graph shares no memory with the model. BND_ERROR_ARGUMENT: bad sizes.
+   BND_ERROR_MODEL: a value is NaN or infinite, or a variance negative. */
 bnd_status bnd_yolo_nas_graph(const bnd_yolo_nas *model, const bnd_yolo_nas_options *options, bnd_graph **graph, bnd_error *error);
 
 /* Size of the state dict in a form. FOLDED here means super-gradients' full_fusion: the batch norms of ordinary convolutions stay (section 1.4). */
