@@ -71,8 +71,7 @@ typedef struct bnd_yolo_nas_options {
   bnd_yolo_nas_form form;
   int height, width; /* of the input, multiples of 32 */
   int batch;         /* of the placeholder; 0 = 1 */
-  bool raw_outputs;  /* (boxes, scores, class logits, distributions, anchors, anchor points, anchors of each head, strides) instead of (boxes, scores)
-                      */
+  bool raw_outputs;  /* behind boxes and scores also class logits, distributions, anchors, their centres, anchors of each head, strides */
   bool stubs;        /* the published quantization scope: QuantStub behind the input, QuantStub and DeQuantStub around anchor points and strides */
   bool shapes_only;  /* attributes without data: for counting and printing, no value is read */
 } bnd_yolo_nas_options;
