@@ -1,12 +1,13 @@
 #include "flow/dataset.h"
 
-bnd_status bnd_dataset_open(const bnd_model *model, const char *folder, const char *split, int size, uint64_t limit, bnd_dataset *dataset, bnd_error *error) {
+bnd_status bnd_dataset_open(const bnd_model *model, const char *folder, const char *split, int size, uint64_t limit, bool same_classes, bnd_dataset *dataset,
+                            bnd_error *error) {
   *dataset = (bnd_dataset){0};
   BND_TRY(bnd_model_preprocessing(model, size, false, &dataset->preprocessing, error));
   BND_TRY(bnd_coco_open(folder, split, &dataset->coco, error));
   const bnd_coco *coco = &dataset->coco;
   bnd_status status = BND_OK;
-  if (coco->category_count != (size_t)bnd_model_class_count(model))
+  if (same_classes && coco->category_count != (size_t)bnd_model_class_count(model))
     status = bnd_fail(error, BND_ERROR_MODEL, "%s: has %zu categories, but the network in %s tells %d classes apart; use the data set it was trained for", coco->file,
                       coco->category_count, model->path, bnd_model_class_count(model));
   else if (coco->annotated_count == 0)

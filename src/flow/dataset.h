@@ -12,8 +12,10 @@ typedef struct bnd_dataset {
   size_t count; /* images in use: the first of coco.annotated */
 } bnd_dataset;
 
-/* `limit` images at most (0 = all annotated ones). Fails when the split has no annotated image or another number of classes than the model. */
-bnd_status bnd_dataset_open(const bnd_model *model, const char *folder, const char *split, int size, uint64_t limit, bnd_dataset *dataset, bnd_error *error);
+/* `limit` images at most (0 = all annotated ones). Fails when the split has no annotated image or, if same_classes, another number of classes than the
+   model: calibration only looks at pixels, evaluation compares labels. */
+bnd_status bnd_dataset_open(const bnd_model *model, const char *folder, const char *split, int size, uint64_t limit, bool same_classes, bnd_dataset *dataset,
+                            bnd_error *error);
 void bnd_dataset_close(bnd_dataset *dataset);
 
 /* Where an image came to lie, needed to map boxes back. */

@@ -7,7 +7,7 @@ bnd_status bnd_evaluate(const bnd_model *model, const bnd_evaluate_options *opti
   bnd_dataset dataset;
   bnd_graph *graph = NULL;
   bnd_executor *executor = NULL;
-  BND_TRY(bnd_dataset_open(model, options->data, options->split ? options->split : "val2017", options->size, options->images, &dataset, error));
+  BND_TRY(bnd_dataset_open(model, options->data, options->split ? options->split : "val2017", options->size, options->images, true, &dataset, error));
   const bnd_yolo_nas_options network = {.form = bnd_form_of(options->form, BND_YOLO_NAS_TRAIN), .height = dataset.preprocessing.height,
                                         .width = dataset.preprocessing.width};
   const bnd_exec_options exec = {.mode = BND_EXEC_FLOAT, .backend = options->executor == BND_EXECUTOR_REFERENCE ? BND_BACKEND_REFERENCE : BND_BACKEND_ONEDNN,

@@ -129,7 +129,7 @@ static bnd_status open_run(run *r) {
   BND_TRY(bnd_target_profile_load(o->target, &r->target, r->error));
   BND_TRY(read_config(r));
   BND_TRY(bnd_model_open(o->checkpoint, &r->model, r->error));
-  BND_TRY(bnd_dataset_open(r->model, o->data, o->split ? o->split : "val2017", o->size, o->images, &r->dataset, r->error));
+  BND_TRY(bnd_dataset_open(r->model, o->data, o->split ? o->split : "val2017", o->size, o->images, !o->no_evaluation, &r->dataset, r->error));
   const size_t available = r->dataset.coco.annotated_count;
   r->calibration_images = o->calibration_images ? (size_t)o->calibration_images : DEFAULT_IMAGES;
   if (r->calibration_images > available) r->calibration_images = available;

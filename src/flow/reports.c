@@ -66,7 +66,8 @@ void bnd_visit_quantizers(const bnd_graph *graph, void (*visit)(void *user, cons
   bnd_quantizer_place place;
   for (const bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
     if (bnd_is_fake_quantize(node)) {
-      place = (bnd_quantizer_place){.kind = "activation", .observed = bnd_arg_node(node, 0)->name, .quantizer = node->module->quantizer};
+      place = (bnd_quantizer_place){.kind = "activation", .quantizer = node->module->quantizer};
+      place.observed = node->module->observed ? node->module->observed : bnd_arg_node(node, 0)->name;
       snprintf(place.name, sizeof place.name, "%s", node->name);
       visit(user, &place);
     }

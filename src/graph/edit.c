@@ -173,6 +173,7 @@ static void copy_modules(bnd_graph *copy, const bnd_graph *graph) {
     const char *name = to->name;
     *to = *from;
     to->name = name;
+    to->observed = copied_text(copy, from->observed);
     to->weight = bnd_tensor_share(&from->weight, NULL);
     to->bias = bnd_tensor_share(&from->bias, NULL);
     to->bn_weight = bnd_tensor_share(&from->bn_weight, NULL);

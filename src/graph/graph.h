@@ -65,6 +65,7 @@ typedef struct bnd_module {
   double slope;      /* leaky relu */
   bnd_quantizer *weight_quantizer, *bias_quantizer; /* NULL = not quantized */
   bnd_quantizer *quantizer;                         /* fake quantizer modules */
+  const char *observed; /* fake quantizer modules: the node whose values calibration saw; NULL = the input */
 } bnd_module;
 
 enum { BND_MAX_RESULTS = 8 };

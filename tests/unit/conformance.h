@@ -195,19 +195,19 @@ static inline void each_quantizer(const conformance_case *c, position_stage stag
 
 /* --- the hardware --- */
 
-static inline bnd_target xint8_target(void) {
-  return (bnd_target){
+static inline bnd_target_profile xint8_target(void) {
+  return (bnd_target_profile){
       .name = "amd-xint8", .align_concat = true, .align_pool = true, .align_slice = true, .shift_read = {0, 7}, .shift_write_add = {-7, 25},
       .shift_write_mul = {0, 32}, .shift_cut = {0, 16}, .shift_bias_high = 15, .accumulator_bits = 24, .hard_sigmoid_input = {0, 15},
       .hard_sigmoid_output_low = 7, .hard_sigmoid_shift = 14, .hard_sigmoid_factor = 1.0001220703125, .shift_swish = {0, 15}};
 }
 
 /* A target that knows one rule only, given by name. */
-static inline bnd_target target_of_rule(const char *rule) {
-  const bnd_target all = xint8_target();
+static inline bnd_target_profile target_of_rule(const char *rule) {
+  const bnd_target_profile all = xint8_target();
   enum { WIDE = 10000 };
   const bnd_limits wide = {-WIDE, WIDE};
-  bnd_target t = {.shift_read = wide, .shift_write_add = wide, .shift_write_mul = wide, .shift_cut = wide, .shift_bias_high = WIDE,
+  bnd_target_profile t = {.shift_read = wide, .shift_write_add = wide, .shift_write_mul = wide, .shift_cut = wide, .shift_bias_high = WIDE,
                   .accumulator_bits = WIDE, .hard_sigmoid_input = wide, .hard_sigmoid_output_low = -WIDE, .hard_sigmoid_shift = WIDE, .shift_swish = wide};
   t.align_concat = strcmp(rule, "align_concat") == 0;
   t.align_pool = strcmp(rule, "align_pool") == 0;
@@ -234,7 +234,7 @@ static inline int check_rules(const conformance_case *c) {
     while (title[-1] != '[') title--;
     assert_int_equal(sscanf(title, "rule %31[a-z_]", rule), 1);
     each_quantizer(c, CALIBRATED, SET_POSITION);
-    const bnd_target target = target_of_rule(rule);
+    const bnd_target_profile target = target_of_rule(rule);
     bool applied = false;
     while (next_line(&at, line, sizeof line)) {
       if (sscanf(line, "set %127s %d", name, &position) == 2) {
@@ -326,7 +326,7 @@ static inline void check_quantized(const conformance_row *row) {
   assert_int_equal(check_rules(&c), row->rules);
 
   each_quantizer(&c, CALIBRATED, SET_POSITION);
-  const bnd_target target = xint8_target();
+  const bnd_target_profile target = xint8_target();
   ASSERT_OK(bnd_quark_merge_batch_norm(c.graph, error));
   ASSERT_OK(bnd_clip_to_relu(c.graph, error));
   bnd_adjust_positions(c.graph, &target);

@@ -44,6 +44,7 @@ static bool insert_behind(bnd_node *producer, const bnd_quantizer_spec *spec, si
   bnd_node *node = bnd_insert_module(producer, producer, BND_OP_FAKE_QUANTIZE, module, producer, "insert quantizers");
   if (!node) return false;
   node->original_module = NULL;
+  module->observed = producer->name;
   bnd_node_replace_all_uses(producer, node, true);
   return true;
 }
