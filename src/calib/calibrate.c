@@ -37,6 +37,13 @@ static void free_state(calibration_state *state) {
   free(state->errors);
 }
 
+/* The constant a quantizer looks at: a functional convolution's weight, a learned scale. It needs no images. NULL for activations. */
+static const bnd_tensor *constant_behind(const bnd_node *quantizer) {
+  const bnd_node *input = bnd_arg_node(quantizer, 0);
+  const bnd_attribute *attribute = input && input->kind == BND_GET_ATTR ? bnd_graph_attribute(input->graph, input->target) : NULL;
+  return attribute && attribute->tensor.dtype == BND_F32 ? &attribute->tensor : NULL;
+}
+
 static bnd_status count_quantizers(calibration_state *state, bnd_error *error) {
   const size_t ids = (size_t)bnd_graph_id_limit(state->graph);
   state->nodes = bnd_calloc(ids, sizeof *state->nodes);
@@ -44,7 +51,7 @@ static bnd_status count_quantizers(calibration_state *state, bnd_error *error) {
   if (!state->nodes || !state->index_of) return bnd_fail_memory(error, "calibration");
   for (bnd_node *node = bnd_graph_first(state->graph); node; node = node->next) {
     state->index_of[node->id] = -1;
-    if (!bnd_is_fake_quantize(node)) continue;
+    if (!bnd_is_fake_quantize(node) || constant_behind(node)) continue;
     if (node->module->quantizer->spec.per_channel)
       return bnd_fail(error, BND_ERROR_UNSUPPORTED, "quantizer %s: activations are quantized per tensor only; set qscheme to per_tensor for inputs and outputs",
                       node->name);
@@ -70,6 +77,7 @@ static void observe_range(void *user, int node_id, const char *name, const bnd_v
   (void)name;
   const bnd_stream_place *place = user;
   calibration_state *state = place->user;
+  if (state->index_of[node_id] < 0) return;
   range *seen = range_at(state, place->worker, place->index / state->batch, (size_t)state->index_of[node_id]);
   range here = {INFINITY, -INFINITY};
   bnd_value_min_max(value, &here.minimum, &here.maximum);
@@ -83,6 +91,7 @@ static void observe_error(void *user, int node_id, const char *name, const bnd_v
   (void)name;
   const bnd_stream_place *place = user;
   calibration_state *state = place->user;
+  if (state->index_of[node_id] < 0) return;
   const size_t quantizer = (size_t)state->index_of[node_id];
   const bnd_node *node = state->nodes[quantizer];
   size_t count;
@@ -169,9 +178,17 @@ static bnd_status calibrate_module(bnd_node *node, bnd_error *error) {
   return status == BND_OK ? BND_OK : bnd_fail_prefix(error, status, "layer %s", node->name);
 }
 
+static bnd_status calibrate_constant(bnd_node *node, const bnd_tensor *constant, bnd_error *error) {
+  bnd_status status = bnd_observe_tensor(node->module->quantizer, constant, error);
+  if (status == BND_OK) status = bnd_quantizer_finish(node->module->quantizer, error);
+  return status == BND_OK ? BND_OK : bnd_fail_prefix(error, status, "constant %s", bnd_arg_node(node, 0)->name);
+}
+
 static bnd_status calibrate_weights(bnd_graph *graph, bnd_error *error) {
-  for (bnd_node *node = bnd_graph_first(graph); node; node = node->next)
+  for (bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
     if (bnd_is_conv_module(node)) BND_TRY(calibrate_module(node, error));
+    if (bnd_is_fake_quantize(node) && constant_behind(node)) BND_TRY(calibrate_constant(node, constant_behind(node), error));
+  }
   return BND_OK;
 }
 
