@@ -101,25 +101,17 @@ void bnd_loop_scale_add(const float *x, float factor, const bnd_grid *inner, con
   }
 }
 
-enum { LANES = 16 };
+/* Wide enough for the compiler to see a loop over vectors and not single registers; a multiple of every block size. */
+enum { LANES = 64 };
 
-/* Widens low[j], high[j] by the values of lane j. */
+/* Widens low[j], high[j] by the values of lane j; count is a multiple of LANES. */
 BND_VECTORIZED
-static void range_piece(const float *x, size_t count, float low[LANES], float high[LANES]) {
-  float l[LANES], h[LANES];
-  for (int j = 0; j < LANES; j++) {
-    l[j] = low[j];
-    h[j] = high[j];
-  }
+static void range_piece(const float *restrict x, size_t count, float *restrict low, float *restrict high) {
   for (size_t i = 0; i < count; i += LANES)
     for (size_t j = 0; j < LANES; j++) {
-      l[j] = x[i + j] < l[j] ? x[i + j] : l[j];
-      h[j] = x[i + j] > h[j] ? x[i + j] : h[j];
+      low[j] = x[i + j] < low[j] ? x[i + j] : low[j];
+      high[j] = x[i + j] > high[j] ? x[i + j] : high[j];
     }
-  for (int j = 0; j < LANES; j++) {
-    low[j] = l[j];
-    high[j] = h[j];
-  }
 }
 
 static void widen(float value, float *low, float *high) {
