@@ -68,7 +68,8 @@ static bnd_status read_convolution(const Onnx__NodeProto *proto, const bnd_shape
   BND_TRY(read_pair(proto, "output_padding", 0, form->output_padding, error));
   if (bnd_import_int_list(proto, "kernel_shape", given, 2) != 0 && memcmp(given, form->kernel, sizeof given) != 0)
     return bnd_fail(error, BND_ERROR_FORMAT, "its kernel_shape does not fit its weight");
-  if (bnd_import_attribute(proto, "output_shape")) return bnd_fail(error, BND_ERROR_UNSUPPORTED, "output_shape is not supported, only pads");
+  if (bnd_import_attribute(proto, "output_shape") || (form->transposed && !bnd_import_text_is(proto, "auto_pad", "NOTSET", true)))
+    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "output_shape and auto_pad are not supported here, only pads");
   form->groups = bnd_import_int(proto, "group", 1);
   if (form->groups < 1 || form->groups > (1 << 20)) return bnd_fail(error, BND_ERROR_FORMAT, "%lld groups make no sense", (long long)form->groups);
   return bnd_import_padding(proto, input, form->kernel, form->stride, form->dilation, form->padding, error);

@@ -193,17 +193,36 @@ static bnd_status read_split(bnd_importer *importer, const Onnx__NodeProto *prot
   return BND_OK;
 }
 
+/* A constant under another shape stays a constant, so that a weight that is reshaped first is still a weight. */
+static bnd_status reshape_constant(bnd_importer *importer, const Onnx__NodeProto *proto, const bnd_tensor *from, bnd_shape *shape, bnd_error *error) {
+  size_t known = 1, count;
+  int open = -1;
+  for (int i = 0; i < shape->rank; i++) {
+    if (shape->size[i] == -1 && open < 0) open = i;
+    else if (shape->size[i] < 0 || !bnd_size_multiply(known, (size_t)shape->size[i], &known)) known = 0;
+  }
+  if (open >= 0 && known > 0) shape->size[open] = (int64_t)(from->count / known);
+  if (!bnd_shape_count(shape, &count) || count != from->count) return bnd_fail(error, BND_ERROR_FORMAT, "its shape does not fit its %zu values", from->count);
+  bnd_import_value *value;
+  BND_TRY(bnd_import_add(importer, proto->output[0], BND_IMPORT_CONSTANT, &value, error));
+  value->tensor = bnd_tensor_share(from, shape);
+  return BND_OK;
+}
+
 static bnd_status read_reshape(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error) {
   bnd_node *x;
-  bnd_import_value *value;
-  int64_t shape[BND_MAX_RANK];
-  int count;
-  BND_TRY(first_input(importer, proto, &x, error));
+  bnd_import_value *input, *value;
+  bnd_shape shape = {0};
+  BND_TRY(bnd_import_input(importer, proto, 0, false, &input, error));
   BND_TRY(bnd_import_input(importer, proto, 1, false, &value, error));
-  BND_TRY(bnd_import_ints(value, "shape", shape, BND_MAX_RANK, &count, error));
-  for (int i = 0; i < count; i++) /* 0 = as in the input */
-    if (shape[i] == 0 && !bnd_import_int(proto, "allowzero", 0) && i < x->shape[0].rank) shape[i] = x->shape[0].size[i];
-  const bnd_arg args[] = {bnd_arg_of_node(x), bnd_graph_int_list(importer->graph, shape, count)};
+  BND_TRY(bnd_import_ints(value, "shape", shape.size, BND_MAX_RANK, &shape.rank, error));
+  const bool constant = input->kind == BND_IMPORT_CONSTANT && !input->quantizer;
+  if (!constant) BND_TRY(bnd_import_node_of(importer, input, &x, error));
+  const bnd_shape *from = constant ? &input->tensor.shape : &x->shape[0];
+  for (int i = 0; i < shape.rank; i++) /* 0 = as in the input */
+    if (shape.size[i] == 0 && !bnd_import_int(proto, "allowzero", 0) && i < from->rank) shape.size[i] = from->size[i];
+  if (constant) return reshape_constant(importer, proto, &input->tensor, &shape, error);
+  const bnd_arg args[] = {bnd_arg_of_node(x), bnd_graph_int_list(importer->graph, shape.size, shape.rank)};
   return bnd_import_result(importer, proto, BND_OP_RESHAPE, args, 2, error);
 }
 

@@ -52,7 +52,9 @@ static bnd_status read_parameters(bnd_importer *importer, const Onnx__NodeProto 
   if (scale->dtype != BND_F32 || scale->shape.rank > 1 || scale->count < 1 || scale->count > INT32_MAX)
     return bnd_fail(error, BND_ERROR_UNSUPPORTED, "its scale must be one float32 number or one for each channel");
   if (zero && zero->count != scale->count) return bnd_fail(error, BND_ERROR_FORMAT, "has %zu scales but %zu zero points", scale->count, zero->count);
-  const bnd_quantizer_spec spec = {.dtype = zero ? zero->dtype : BND_U8, /* ONNX's default */
+  if (bnd_import_int(proto, "block_size", 0)) return bnd_fail(error, BND_ERROR_UNSUPPORTED, "scales for blocks are not supported");
+  const bool is_signed = bnd_import_int(proto, "output_dtype", 0) == ONNX__TENSOR_PROTO__DATA_TYPE__INT8;
+  const bnd_quantizer_spec spec = {.dtype = zero ? zero->dtype : is_signed ? BND_I8 : BND_U8, /* uint8 is ONNX's default */
                                    .per_channel = scale->count > 1,
                                    .channel_axis = (int)bnd_import_int(proto, "axis", 1)};
   if (spec.per_channel && (spec.channel_axis < -BND_MAX_RANK || spec.channel_axis >= BND_MAX_RANK))
@@ -159,6 +161,7 @@ bnd_status bnd_import_dequantize(bnd_importer *importer, const Onnx__NodeProto *
   bnd_quantizer *quantizer = NULL;
   BND_TRY(read_parameters(importer, proto, &quantizer, error));
   if (quantizer->spec.per_channel) quantizer->spec.channel_axis = codes->quantizer->spec.channel_axis;
+  if (proto->n_input < 3) quantizer->spec.dtype = codes->quantizer->spec.dtype; /* without a zero point the codes say what they are */
   const bool same = same_parameters(quantizer, codes->quantizer);
   if (!same || codes->source->kind == BND_IMPORT_NODE || codes->source->quantizer) {
     bnd_module *module = same ? bnd_graph_add_module(importer->graph, bnd_import_name(importer, proto)) : NULL;

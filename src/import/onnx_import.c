@@ -6,7 +6,7 @@
 #include "formats/onnx/onnx_file.h"
 #include "import/importer.h"
 
-enum { OLDEST_OPSET = 7, NEWEST_OPSET = 22 };
+enum { OLDEST_OPSET = 7, NEWEST_OPSET = 25 };
 
 /* Names end up in messages and listings: no control characters. */
 static void clean(char *text) {

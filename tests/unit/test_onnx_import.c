@@ -260,7 +260,8 @@ static void stored_codes_become_weights(void **state) {
 static void attempt(const char *data, size_t size) {
   bnd_graph *graph;
   bnd_error error = {0};
-  assert_int_equal(bnd_file_write("test_onnx_damaged.onnx", data, size, NULL), BND_OK);
+  FILE *file = fopen("test_onnx_damaged.onnx", "wb"); /* not the library's writer, which waits for the disk */
+  assert_true(file && fwrite(data, 1, size, file) == size && fclose(file) == 0);
   if (bnd_import_onnx("test_onnx_damaged.onnx", NULL, &graph, &error) == BND_OK) bnd_graph_destroy(graph);
   else assert_non_null(strstr(error.message, "test_onnx_damaged.onnx"));
 }
