@@ -178,13 +178,19 @@ static bnd_status evaluate(const bnd_constants *constants, const bnd_node *node,
     case BND_OP_ADD:
     case BND_OP_SUB:
     case BND_OP_MUL:
-    case BND_OP_DIV: return arithmetic(constants, node, out, error);
-    case BND_OP_CAT: return join(constants, node, false, out, error);
-    case BND_OP_STACK: return join(constants, node, true, out, error);
-    case BND_OP_MESHGRID: return meshgrid(constants, node, out, error);
+    case BND_OP_DIV:
+      return arithmetic(constants, node, out, error);
+    case BND_OP_CAT:
+      return join(constants, node, false, out, error);
+    case BND_OP_STACK:
+      return join(constants, node, true, out, error);
+    case BND_OP_MESHGRID:
+      return meshgrid(constants, node, out, error);
     case BND_OP_PERMUTE:
-    case BND_OP_TRANSPOSE: return permute(constants, node, out, error);
-    case BND_OP_NO_GRAD_REGION: return region(node, out, error);
+    case BND_OP_TRANSPOSE:
+      return permute(constants, node, out, error);
+    case BND_OP_NO_GRAD_REGION:
+      return region(node, out, error);
     case BND_OP_TO:
       if (node->dtype == BND_F32) same_numbers(constants, node, out);
       return BND_OK;
@@ -196,13 +202,16 @@ static bnd_status evaluate(const bnd_constants *constants, const bnd_node *node,
     case BND_OP_CONTIGUOUS:
     case BND_OP_DROPOUT:
     case BND_OP_QUANT_STUB:
-    case BND_OP_DEQUANT_STUB: same_numbers(constants, node, out); return BND_OK;
+    case BND_OP_DEQUANT_STUB:
+      same_numbers(constants, node, out);
+      return BND_OK;
     case BND_OP_GETITEM: {
       const bnd_tensor *in = bnd_constants_get(constants, bnd_arg_node(node, 0), (int)bnd_arg_int(node, 1, -1));
       if (in) *out = bnd_tensor_share(in, NULL);
       return BND_OK;
     }
-    default: return BND_OK;
+    default:
+      return BND_OK;
   }
 }
 

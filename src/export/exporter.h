@@ -37,10 +37,12 @@ Onnx__NodeProto *bnd_export_node(bnd_exporter *exporter, const bnd_node *node, c
 #define BND_EXPORT_NODE(exporter, node, op_type, place, ...) \
   bnd_export_node(exporter, node, op_type, place, (const char *const[]){__VA_ARGS__}, sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
 /* What an ONNX node puts out; NULL in, NULL out. */
-static inline const char *bnd_export_output(const Onnx__NodeProto *node) { return node ? node->output[0] : NULL; }
+static inline const char *bnd_export_output(const Onnx__NodeProto *node) {
+  return node ? node->output[0] : NULL;
+}
 
 /* QuantizeLinear + DequantizeLinear behind the value `input`; node names "<path>/QuantizeLinear". `node` as above, NULL for weights.
-   *output = name of the result. */
+ *output = name of the result. */
 bnd_status bnd_export_quantizer(bnd_exporter *exporter, const bnd_node *node, const bnd_quantizer *quantizer, const char *path, const char *input,
                                 const char **output, bnd_error *error);
 

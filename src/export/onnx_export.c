@@ -6,7 +6,9 @@
 #include "export/exporter.h"
 #include "formats/onnx/onnx_file.h"
 
-static size_t slot(bnd_result result) { return (size_t)result.node->id * BND_MAX_RESULTS + (size_t)result.index; }
+static size_t slot(bnd_result result) {
+  return (size_t)result.node->id * BND_MAX_RESULTS + (size_t)result.index;
+}
 
 /* --- what the operators use --- */
 
@@ -22,13 +24,15 @@ bnd_result bnd_export_origin(const bnd_node *node) {
       case BND_OP_CONTIGUOUS:
       case BND_OP_DROPOUT:
       case BND_OP_QUANT_STUB:
-      case BND_OP_DEQUANT_STUB: break;
+      case BND_OP_DEQUANT_STUB:
+        break;
       case BND_OP_GETITEM: {
         const int64_t index = bnd_arg_int(result.node, 1, -1);
         if (index >= 0 && index < input->result_count) return (bnd_result){input, (int)index};
         return result;
       }
-      default: return result;
+      default:
+        return result;
     }
     result.node = input;
   }
@@ -38,7 +42,8 @@ const char *bnd_export_value(bnd_exporter *exporter, bnd_result result) {
   const char **value = &exporter->values[slot(result)];
   if (*value) return *value;
   const bnd_tensor *constant = bnd_constants_get(&exporter->constants, result.node, result.index);
-  if (constant) *value = bnd_onnx_add_initializer(exporter->builder, result.node->kind == BND_GET_ATTR ? result.node->target : result.node->name, constant);
+  if (constant)
+    *value = bnd_onnx_add_initializer(exporter->builder, result.node->kind == BND_GET_ATTR ? result.node->target : result.node->name, constant);
   return *value;
 }
 
@@ -134,7 +139,9 @@ static int flatten_outputs(const bnd_arg *value, bnd_result *outputs, int limit,
   return count;
 }
 
-static void mark(void *user, bnd_node *input) { ((bool *)user)[input->id] = true; }
+static void mark(void *user, bnd_node *input) {
+  ((bool *)user)[input->id] = true;
+}
 
 static void mark_live(bnd_exporter *exporter, const bnd_result *outputs, int count) {
   for (int i = 0; i < count; i++) exporter->live[outputs[i].node->id] = true;
@@ -156,8 +163,8 @@ static bnd_status declare_inputs(bnd_exporter *exporter, const bnd_onnx_export_o
 }
 
 /* Reserves the outputs' names. A value can take an output's name itself unless it is an input, a constant or an output already. */
-static bnd_status declare_outputs(bnd_exporter *exporter, const bnd_onnx_export_options *options, const bnd_result *outputs, const char **names, int count,
-                                  bnd_error *error) {
+static bnd_status declare_outputs(bnd_exporter *exporter, const bnd_onnx_export_options *options, const bnd_result *outputs, const char **names,
+                                  int count, bnd_error *error) {
   for (int i = 0; i < count; i++) {
     const bnd_node *node = outputs[i].node;
     names[i] = bnd_onnx_value_name(exporter->builder, options->output_names && i < options->output_count ? options->output_names[i] : node->name);

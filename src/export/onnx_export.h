@@ -11,8 +11,8 @@
 #include "graph/graph.h"
 
 typedef struct bnd_onnx_export_options {
-  const char *const *input_names; /* NULL: the placeholders' own names */
-  int input_count;                /* names given */
+  const char *const *input_names;  /* NULL: the placeholders' own names */
+  int input_count;                 /* names given */
   const char *const *output_names; /* NULL: the names of the nodes that are put out */
   int output_count;                /* names given */
   int output_limit;                /* 0: all tensors of the output value (lists flattened, numbers left out); k: the first k; the rest is dead code */

@@ -37,8 +37,8 @@ static bnd_status write_linear(bnd_exporter *exporter, const layer_form *layer, 
   }
   Onnx__NodeProto *transpose = BND_EXPORT_NODE(exporter, node, "Transpose", BND_EXPORT_PART, layer->weight);
   bnd_onnx_set_ints(builder, transpose, "perm", (const int64_t[]){1, 0}, 2);
-  Onnx__NodeProto *product = BND_EXPORT_NODE(exporter, node, "MatMul", layer->bias ? BND_EXPORT_PART : BND_EXPORT_LAST, layer->input,
-                                             bnd_export_output(transpose));
+  Onnx__NodeProto *product =
+      BND_EXPORT_NODE(exporter, node, "MatMul", layer->bias ? BND_EXPORT_PART : BND_EXPORT_LAST, layer->input, bnd_export_output(transpose));
   if (layer->bias) BND_EXPORT_NODE(exporter, node, "Add", BND_EXPORT_LAST, layer->bias, bnd_export_output(product));
   return bnd_onnx_builder_status(builder, error);
 }
@@ -95,13 +95,15 @@ static bnd_status read_module(bnd_exporter *exporter, layer_form *layer, bnd_err
   return BND_OK;
 }
 
-bool bnd_export_is_layer(const bnd_node *node) { return bnd_is_conv_module(node) || bnd_is_conv_function(node); }
+bool bnd_export_is_layer(const bnd_node *node) {
+  return bnd_is_conv_module(node) || bnd_is_conv_function(node);
+}
 
 bnd_status bnd_export_layer(bnd_exporter *exporter, const bnd_node *node, bnd_error *error) {
   const bnd_operator_id id = node->op->id;
   layer_form layer = {.node = node,
-                 .groups = 1,
-                 .transposed = id == BND_OP_CONV_TRANSPOSE2D || id == BND_OP_CONV_TRANSPOSE2D_MODULE || id == BND_OP_CONV_TRANSPOSE2D_BN_MODULE};
+                      .groups = 1,
+                      .transposed = id == BND_OP_CONV_TRANSPOSE2D || id == BND_OP_CONV_TRANSPOSE2D_MODULE || id == BND_OP_CONV_TRANSPOSE2D_BN_MODULE};
   BND_TRY(bnd_export_input(exporter, node, 0, &layer.input, error));
   BND_TRY(node->module ? read_module(exporter, &layer, error) : read_function(exporter, &layer, error));
   return id == BND_OP_LINEAR || id == BND_OP_LINEAR_MODULE ? write_linear(exporter, &layer, error) : write_convolution(exporter, &layer, error);

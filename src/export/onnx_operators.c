@@ -16,7 +16,9 @@ static const char *scalar(bnd_exporter *exporter, const bnd_node *node, const ch
   return bnd_onnx_add_scalar(exporter->builder, bnd_onnx_format(exporter->builder, "%s.%s", bnd_export_path(node), what), (float)value);
 }
 
-static const bnd_shape *input_shape(const bnd_node *node) { return &bnd_arg_node(node, 0)->shape[0]; }
+static const bnd_shape *input_shape(const bnd_node *node) {
+  return &bnd_arg_node(node, 0)->shape[0];
+}
 
 static bool axis_from_start(int64_t axis, int rank, int64_t *result) {
   *result = axis < 0 ? axis + rank : axis;
@@ -27,8 +29,10 @@ static bool axis_from_start(int64_t axis, int rank, int64_t *result) {
 
 static bnd_status write_clip(bnd_exporter *exporter, const bnd_node *node, const char *x, const double *low, const double *high, bnd_error *error) {
   const char *minimum = low ? scalar(exporter, node, "min", *low) : "";
-  if (high) NODE("Clip", BND_EXPORT_LAST, x, minimum, scalar(exporter, node, "max", *high));
-  else NODE("Clip", BND_EXPORT_LAST, x, minimum);
+  if (high)
+    NODE("Clip", BND_EXPORT_LAST, x, minimum, scalar(exporter, node, "max", *high));
+  else
+    NODE("Clip", BND_EXPORT_LAST, x, minimum);
   return DONE;
 }
 
@@ -105,8 +109,10 @@ static Onnx__NodeProto *write_window(bnd_exporter *exporter, const bnd_node *nod
   const int64_t pads[] = {window->padding[0], window->padding[1], window->padding[0], window->padding[1]};
   Onnx__NodeProto *made = NODE(op_type, place, x);
   bnd_onnx_set_int(builder, made, "ceil_mode", window->ceil_mode);
-  if (average) bnd_onnx_set_int(builder, made, "count_include_pad", window->count_include_pad);
-  else bnd_onnx_set_ints(builder, made, "dilations", window->dilation, 2);
+  if (average)
+    bnd_onnx_set_int(builder, made, "count_include_pad", window->count_include_pad);
+  else
+    bnd_onnx_set_ints(builder, made, "dilations", window->dilation, 2);
   bnd_onnx_set_ints(builder, made, "kernel_shape", window->kernel, 2);
   bnd_onnx_set_ints(builder, made, "pads", pads, 4);
   bnd_onnx_set_ints(builder, made, "strides", window->stride, 2);
@@ -185,7 +191,8 @@ static bnd_status write_adaptive_pool(bnd_exporter *exporter, const bnd_node *no
 
 static bnd_status write_mean(bnd_exporter *exporter, const bnd_node *node, const char *x, bnd_error *error) {
   int64_t axes[BND_MAX_RANK];
-  const int count = node->arg_count > 1 && node->args[1].kind == BND_ARG_INT ? (axes[0] = node->args[1].integer, 1) : bnd_arg_ints(node, 1, axes, BND_MAX_RANK);
+  const int count =
+      node->arg_count > 1 && node->args[1].kind == BND_ARG_INT ? (axes[0] = node->args[1].integer, 1) : bnd_arg_ints(node, 1, axes, BND_MAX_RANK);
   Onnx__NodeProto *made = NODE("ReduceMean", BND_EXPORT_LAST, x);
   if (count) bnd_onnx_set_ints(exporter->builder, made, "axes", axes, (size_t)count);
   bnd_onnx_set_int(exporter->builder, made, "keepdims", bnd_arg_bool(node, 2, false));
@@ -212,7 +219,8 @@ static bnd_status write_cat(bnd_exporter *exporter, const bnd_node *node, bool s
 }
 
 static bnd_status write_slice(bnd_exporter *exporter, const bnd_node *node, const char *x, bnd_error *error) {
-  const int64_t axis = bnd_arg_int(node, 1, 0), start = bnd_arg_int(node, 2, 0), end = bnd_arg_int(node, 3, INT64_MAX), step = bnd_arg_int(node, 4, 1);
+  const int64_t axis = bnd_arg_int(node, 1, 0), start = bnd_arg_int(node, 2, 0), end = bnd_arg_int(node, 3, INT64_MAX),
+                step = bnd_arg_int(node, 4, 1);
   NODE("Slice", BND_EXPORT_LAST, x, ints(exporter, node, "starts", &start, 1), ints(exporter, node, "ends", &end, 1),
        ints(exporter, node, "axes", &axis, 1), ints(exporter, node, "steps", &step, 1));
   return DONE;
@@ -290,8 +298,10 @@ static bnd_status write_squeeze(bnd_exporter *exporter, const bnd_node *node, co
   const bnd_shape *in = input_shape(node);
   int64_t axis;
   if (!axis_from_start(bnd_arg_int(node, 1, 0), in->rank, &axis)) return bnd_export_unsupported(node, "no such dimension", error);
-  if (in->size[axis] == 1) NODE("Squeeze", BND_EXPORT_LAST, x, ints(exporter, node, "axes", &axis, 1));
-  else NODE("Identity", BND_EXPORT_LAST, x); /* torch leaves sizes other than 1 alone */
+  if (in->size[axis] == 1)
+    NODE("Squeeze", BND_EXPORT_LAST, x, ints(exporter, node, "axes", &axis, 1));
+  else
+    NODE("Identity", BND_EXPORT_LAST, x); /* torch leaves sizes other than 1 alone */
   return DONE;
 }
 
@@ -315,52 +325,85 @@ bnd_status bnd_export_operator(bnd_exporter *exporter, const bnd_node *node, bnd
     case BND_OP_ADD:
     case BND_OP_SUB:
     case BND_OP_MUL:
-    case BND_OP_DIV: return write_arithmetic(exporter, node, x, error);
-    case BND_OP_BATCH_NORM: return write_batch_norm(exporter, node, x, error);
-    case BND_OP_LAYER_NORM: return write_layer_norm(exporter, node, x, error);
-    case BND_OP_RELU: NODE("Relu", BND_EXPORT_LAST, x); return DONE;
-    case BND_OP_RELU6: return write_clip(exporter, node, x, &(double){0}, &(double){6}, error);
+    case BND_OP_DIV:
+      return write_arithmetic(exporter, node, x, error);
+    case BND_OP_BATCH_NORM:
+      return write_batch_norm(exporter, node, x, error);
+    case BND_OP_LAYER_NORM:
+      return write_layer_norm(exporter, node, x, error);
+    case BND_OP_RELU:
+      NODE("Relu", BND_EXPORT_LAST, x);
+      return DONE;
+    case BND_OP_RELU6:
+      return write_clip(exporter, node, x, &(double){0}, &(double){6}, error);
     case BND_OP_HARDTANH:
       return write_clip(exporter, node, x, &(double){bnd_arg_float(node, 1, -1)}, &(double){bnd_arg_float(node, 2, 1)}, error);
-    case BND_OP_CLAMP: return write_clamp(exporter, node, x, error);
-    case BND_OP_SIGMOID: NODE("Sigmoid", BND_EXPORT_LAST, x); return DONE;
+    case BND_OP_CLAMP:
+      return write_clamp(exporter, node, x, error);
+    case BND_OP_SIGMOID:
+      NODE("Sigmoid", BND_EXPORT_LAST, x);
+      return DONE;
     case BND_OP_HARDSIGMOID: /* beta 0.5 is ONNX's default, as torch leaves it */
       bnd_onnx_set_float(builder, NODE("HardSigmoid", BND_EXPORT_LAST, x), "alpha", 1.f / 6.f);
       return DONE;
-    case BND_OP_SILU: NODE("Mul", BND_EXPORT_LAST, x, bnd_export_output(NODE("Sigmoid", BND_EXPORT_PART, x))); return DONE;
-    case BND_OP_HARDSWISH: NODE("HardSwish", BND_EXPORT_LAST, x); return DONE;
+    case BND_OP_SILU:
+      NODE("Mul", BND_EXPORT_LAST, x, bnd_export_output(NODE("Sigmoid", BND_EXPORT_PART, x)));
+      return DONE;
+    case BND_OP_HARDSWISH:
+      NODE("HardSwish", BND_EXPORT_LAST, x);
+      return DONE;
     case BND_OP_LEAKY_RELU:
     case BND_OP_LEAKY_RELU_MODULE: {
       const double slope = node->module ? node->module->slope : bnd_arg_float(node, 1, 0.01);
       bnd_onnx_set_float(builder, NODE("LeakyRelu", BND_EXPORT_LAST, x), "alpha", (float)slope);
       return DONE;
     }
-    case BND_OP_GELU: return write_gelu(exporter, node, x, error);
-    case BND_OP_SOFTMAX: bnd_onnx_set_int(builder, NODE("Softmax", BND_EXPORT_LAST, x), "axis", bnd_arg_int(node, 1, -1)); return DONE;
-    case BND_OP_MAX_POOL2D: return write_max_pool(exporter, node, x, error);
-    case BND_OP_AVG_POOL2D: return write_avg_pool(exporter, node, x, error);
-    case BND_OP_ADAPTIVE_AVG_POOL2D: return write_adaptive_pool(exporter, node, x, error);
+    case BND_OP_GELU:
+      return write_gelu(exporter, node, x, error);
+    case BND_OP_SOFTMAX:
+      bnd_onnx_set_int(builder, NODE("Softmax", BND_EXPORT_LAST, x), "axis", bnd_arg_int(node, 1, -1));
+      return DONE;
+    case BND_OP_MAX_POOL2D:
+      return write_max_pool(exporter, node, x, error);
+    case BND_OP_AVG_POOL2D:
+      return write_avg_pool(exporter, node, x, error);
+    case BND_OP_ADAPTIVE_AVG_POOL2D:
+      return write_adaptive_pool(exporter, node, x, error);
     case BND_OP_AVG_POOL2D_MODULE:
-    case BND_OP_GLOBAL_AVG_POOL2D_MODULE: return write_pool_module(exporter, node, x, error);
-    case BND_OP_MEAN: return write_mean(exporter, node, x, error);
-    case BND_OP_SUM: bnd_onnx_set_int(builder, NODE("ReduceSum", BND_EXPORT_LAST, x), "keepdims", 0); return DONE;
-    case BND_OP_SLICE: return write_slice(exporter, node, x, error);
-    case BND_OP_SELECT: return write_select(exporter, node, x, error);
+    case BND_OP_GLOBAL_AVG_POOL2D_MODULE:
+      return write_pool_module(exporter, node, x, error);
+    case BND_OP_MEAN:
+      return write_mean(exporter, node, x, error);
+    case BND_OP_SUM:
+      bnd_onnx_set_int(builder, NODE("ReduceSum", BND_EXPORT_LAST, x), "keepdims", 0);
+      return DONE;
+    case BND_OP_SLICE:
+      return write_slice(exporter, node, x, error);
+    case BND_OP_SELECT:
+      return write_select(exporter, node, x, error);
     case BND_OP_SPLIT:
-    case BND_OP_SPLIT_WITH_SIZES: return write_split(exporter, node, x, error);
+    case BND_OP_SPLIT_WITH_SIZES:
+      return write_split(exporter, node, x, error);
     case BND_OP_RESHAPE:
-    case BND_OP_VIEW: return write_view(exporter, node, x, error);
-    case BND_OP_FLATTEN: return write_flatten(exporter, node, x, error);
+    case BND_OP_VIEW:
+      return write_view(exporter, node, x, error);
+    case BND_OP_FLATTEN:
+      return write_flatten(exporter, node, x, error);
     case BND_OP_PERMUTE:
-    case BND_OP_TRANSPOSE: return write_permute(exporter, node, x, error);
-    case BND_OP_SQUEEZE: return write_squeeze(exporter, node, x, error);
-    case BND_OP_UNSQUEEZE: NODE("Unsqueeze", BND_EXPORT_LAST, x, ints(exporter, node, "axes", &(int64_t){bnd_arg_int(node, 1, 0)}, 1)); return DONE;
+    case BND_OP_TRANSPOSE:
+      return write_permute(exporter, node, x, error);
+    case BND_OP_SQUEEZE:
+      return write_squeeze(exporter, node, x, error);
+    case BND_OP_UNSQUEEZE:
+      NODE("Unsqueeze", BND_EXPORT_LAST, x, ints(exporter, node, "axes", &(int64_t){bnd_arg_int(node, 1, 0)}, 1));
+      return DONE;
     case BND_OP_PIXEL_SHUFFLE: {
       Onnx__NodeProto *made = NODE("DepthToSpace", BND_EXPORT_LAST, x);
       bnd_onnx_set_int(builder, made, "blocksize", bnd_arg_int(node, 1, 1));
       bnd_onnx_set_text(builder, made, "mode", "CRD");
       return DONE;
     }
-    default: return bnd_export_unsupported(node, "this operator has no ONNX form here", error);
+    default:
+      return bnd_export_unsupported(node, "this operator has no ONNX form here", error);
   }
 }

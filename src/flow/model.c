@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "formats/onnx/onnx_file.h"
+#include "import/onnx_import.h"
 #include "ops/operators.h"
 
 void bnd_free(void *memory) { free(memory); }
@@ -56,7 +58,8 @@ bnd_status bnd_model_open(const char *path, bnd_model **model, bnd_error *error)
     free(fresh);
     return bnd_fail_memory(error, path);
   }
-  const bnd_status status = open_checkpoint(fresh, error);
+  const bnd_onnx_import_options keep_odd_scales = {.findings = &fresh->findings};
+  const bnd_status status = bnd_onnx_recognize(path) ? bnd_import_onnx(path, &keep_odd_scales, &fresh->graph, error) : open_checkpoint(fresh, error);
   if (status == BND_OK) *model = fresh;
   else bnd_model_close(fresh);
   return status;

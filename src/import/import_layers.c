@@ -4,7 +4,9 @@
 
 #include "import/importer.h"
 
-static bool is_constant(const bnd_import_value *value) { return value && value->kind == BND_IMPORT_CONSTANT && value->tensor.dtype == BND_F32; }
+static bool is_constant(const bnd_import_value *value) {
+  return value && value->kind == BND_IMPORT_CONSTANT && value->tensor.dtype == BND_F32;
+}
 
 /* A quantizer that only this layer reads belongs to it; a shared one stays a node (the DFL weight of the heads). */
 static bool is_own(const bnd_importer *importer, const bnd_import_value *value) {
@@ -20,7 +22,8 @@ static bnd_status check_bias(const bnd_import_value *bias, int64_t channels, bnd
   if (!bias || bias->kind != BND_IMPORT_CONSTANT) return BND_OK;
   if (bias->tensor.count == (size_t)channels && bias->tensor.shape.rank == 1) return BND_OK;
   char text[BND_SHAPE_TEXT];
-  return bnd_fail(error, BND_ERROR_FORMAT, "its bias has the shape %s, not %lld values", bnd_shape_text(&bias->tensor.shape, text), (long long)channels);
+  return bnd_fail(error, BND_ERROR_FORMAT, "its bias has the shape %s, not %lld values", bnd_shape_text(&bias->tensor.shape, text),
+                  (long long)channels);
 }
 
 static bnd_status take_parameters(bnd_module *module, const bnd_import_value *weight, const bnd_import_value *bias, bnd_error *error) {
@@ -58,7 +61,8 @@ static bnd_status read_pair(const Onnx__NodeProto *proto, const char *name, int6
   return BND_OK;
 }
 
-static bnd_status read_convolution(const Onnx__NodeProto *proto, const bnd_shape *input, const bnd_shape *weight, convolution *form, bnd_error *error) {
+static bnd_status read_convolution(const Onnx__NodeProto *proto, const bnd_shape *input, const bnd_shape *weight, convolution *form,
+                                   bnd_error *error) {
   if (weight->rank != 4 || input->rank != 4)
     return bnd_fail(error, BND_ERROR_UNSUPPORTED, "is a convolution of %d dimensions; only images (4) are supported", weight->rank);
   int64_t given[2];
@@ -85,7 +89,8 @@ static bnd_status conv_function(bnd_importer *importer, const Onnx__NodeProto *p
   const bnd_arg dilation = bnd_graph_int_list(graph, form->dilation, 2), groups = bnd_arg_of_int(form->groups);
   const bnd_arg bias_arg = b ? bnd_arg_of_node(b) : BND_NONE_ARG;
   if (form->transposed) {
-    const bnd_arg args[] = {bnd_arg_of_node(x), bnd_arg_of_node(w), bias_arg, stride, padding, bnd_graph_int_list(graph, form->output_padding, 2), groups, dilation};
+    const bnd_arg args[] = {
+        bnd_arg_of_node(x), bnd_arg_of_node(w), bias_arg, stride, padding, bnd_graph_int_list(graph, form->output_padding, 2), groups, dilation};
     return bnd_import_result(importer, proto, BND_OP_CONV_TRANSPOSE2D, args, 8, error);
   }
   const bnd_arg args[] = {bnd_arg_of_node(x), bnd_arg_of_node(w), bias_arg, stride, padding, dilation, groups};
@@ -207,7 +212,8 @@ bnd_status bnd_import_matmul(bnd_importer *importer, const Onnx__NodeProto *prot
 /* --- norms --- */
 
 bnd_status bnd_import_batch_norm(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error) {
-  if (bnd_import_int(proto, "training_mode", 0)) return bnd_fail(error, BND_ERROR_UNSUPPORTED, "is in training mode; export the model with model.eval()");
+  if (bnd_import_int(proto, "training_mode", 0))
+    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "is in training mode; export the model with model.eval()");
   bnd_arg args[9];
   for (size_t i = 0; i < 5; i++) {
     bnd_node *node;
@@ -232,7 +238,8 @@ bnd_status bnd_import_layer_norm(bnd_importer *importer, const Onnx__NodeProto *
   int64_t axis = bnd_import_int(proto, "axis", -1);
   if (axis < 0) axis += shape->rank;
   if (axis < 0 || axis >= shape->rank) return bnd_fail(error, BND_ERROR_FORMAT, "its axis does not exist");
-  const bnd_arg args[] = {bnd_arg_of_node(x), bnd_graph_int_list(importer->graph, shape->size + axis, shape->rank - (int)axis), bnd_arg_of_node(weight),
-                          bias ? bnd_arg_of_node(bias) : BND_NONE_ARG, bnd_arg_of_float(bnd_import_float(proto, "epsilon", 1e-5f))};
+  const bnd_arg args[] = {bnd_arg_of_node(x), bnd_graph_int_list(importer->graph, shape->size + axis, shape->rank - (int)axis),
+                          bnd_arg_of_node(weight), bias ? bnd_arg_of_node(bias) : BND_NONE_ARG,
+                          bnd_arg_of_float(bnd_import_float(proto, "epsilon", 1e-5f))};
   return bnd_import_result(importer, proto, BND_OP_LAYER_NORM, args, 5, error);
 }

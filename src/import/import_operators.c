@@ -15,9 +15,15 @@ static bnd_status unary(bnd_importer *importer, const Onnx__NodeProto *proto, bn
   return bnd_import_result(importer, proto, id, (const bnd_arg[]){bnd_arg_of_node(x)}, 1, error);
 }
 
-static bnd_status read_relu(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error) { return unary(importer, proto, BND_OP_RELU, error); }
-static bnd_status read_sigmoid(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error) { return unary(importer, proto, BND_OP_SIGMOID, error); }
-static bnd_status read_hard_swish(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error) { return unary(importer, proto, BND_OP_HARDSWISH, error); }
+static bnd_status read_relu(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error) {
+  return unary(importer, proto, BND_OP_RELU, error);
+}
+static bnd_status read_sigmoid(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error) {
+  return unary(importer, proto, BND_OP_SIGMOID, error);
+}
+static bnd_status read_hard_swish(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error) {
+  return unary(importer, proto, BND_OP_HARDSWISH, error);
+}
 
 static bnd_status read_hard_sigmoid(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error) {
   const float alpha = bnd_import_float(proto, "alpha", 0.2f), beta = bnd_import_float(proto, "beta", 0.5f);
@@ -67,7 +73,10 @@ static bnd_status read_softmax(bnd_importer *importer, const Onnx__NodeProto *pr
 
 static bnd_status read_arithmetic(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error) {
   const char *op = proto->op_type;
-  const bnd_operator_id id = strcmp(op, "Add") == 0 ? BND_OP_ADD : strcmp(op, "Sub") == 0 ? BND_OP_SUB : strcmp(op, "Mul") == 0 ? BND_OP_MUL : BND_OP_DIV;
+  const bnd_operator_id id = strcmp(op, "Add") == 0   ? BND_OP_ADD
+                             : strcmp(op, "Sub") == 0 ? BND_OP_SUB
+                             : strcmp(op, "Mul") == 0 ? BND_OP_MUL
+                                                      : BND_OP_DIV;
   bnd_import_value *values[2];
   double numbers[2];
   bool scalar[2];
@@ -185,7 +194,8 @@ static bnd_status read_split(bnd_importer *importer, const Onnx__NodeProto *prot
   BND_TRY(bnd_import_call(importer, proto, BND_OP_SPLIT_WITH_SIZES, NULL, args, 3, &node, error));
   for (int i = 0; i < count; i++) {
     if (!*proto->output[i]) continue;
-    part = bnd_graph_call(importer->graph, bnd_operator_of(BND_OP_GETITEM), "getitem", (const bnd_arg[]){bnd_arg_of_node(node), bnd_arg_of_int(i)}, 2);
+    part =
+        bnd_graph_call(importer->graph, bnd_operator_of(BND_OP_GETITEM), "getitem", (const bnd_arg[]){bnd_arg_of_node(node), bnd_arg_of_int(i)}, 2);
     if (!part) return bnd_graph_status(importer->graph, error);
     BND_TRY(bnd_infer_node_shape(part, error));
     BND_TRY(bnd_import_add_node(importer, proto->output[i], part, error));
@@ -198,11 +208,14 @@ static bnd_status reshape_constant(bnd_importer *importer, const Onnx__NodeProto
   size_t known = 1, count;
   int open = -1;
   for (int i = 0; i < shape->rank; i++) {
-    if (shape->size[i] == -1 && open < 0) open = i;
-    else if (shape->size[i] < 0 || !bnd_size_multiply(known, (size_t)shape->size[i], &known)) known = 0;
+    if (shape->size[i] == -1 && open < 0)
+      open = i;
+    else if (shape->size[i] < 0 || !bnd_size_multiply(known, (size_t)shape->size[i], &known))
+      known = 0;
   }
   if (open >= 0 && known > 0) shape->size[open] = (int64_t)(from->count / known);
-  if (!bnd_shape_count(shape, &count) || count != from->count) return bnd_fail(error, BND_ERROR_FORMAT, "its shape does not fit its %zu values", from->count);
+  if (!bnd_shape_count(shape, &count) || count != from->count)
+    return bnd_fail(error, BND_ERROR_FORMAT, "its shape does not fit its %zu values", from->count);
   bnd_import_value *value;
   BND_TRY(bnd_import_add(importer, proto->output[0], BND_IMPORT_CONSTANT, &value, error));
   value->tensor = bnd_tensor_share(from, shape);
@@ -287,7 +300,8 @@ static bnd_status read_squeeze(bnd_importer *importer, const Onnx__NodeProto *pr
       }
   for (int i = 0; i < count; i++) {
     const int64_t at = axes[i] < 0 ? axes[i] + x->shape[0].rank : axes[i];
-    if (!insert && (at >= x->shape[0].rank || x->shape[0].size[at] != 1)) return bnd_fail(error, BND_ERROR_FORMAT, "dimension %lld is not 1", (long long)at);
+    if (!insert && (at >= x->shape[0].rank || x->shape[0].size[at] != 1))
+      return bnd_fail(error, BND_ERROR_FORMAT, "dimension %lld is not 1", (long long)at);
     const bnd_arg args[] = {bnd_arg_of_node(x), bnd_arg_of_int(axes[i])};
     BND_TRY(bnd_import_call(importer, proto, insert ? BND_OP_UNSQUEEZE : BND_OP_SQUEEZE, NULL, args, 2, &x, error));
   }
@@ -297,7 +311,8 @@ static bnd_status read_squeeze(bnd_importer *importer, const Onnx__NodeProto *pr
 static bnd_status read_depth_to_space(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error) {
   bnd_node *x;
   BND_TRY(first_input(importer, proto, &x, error));
-  if (!bnd_import_text_is(proto, "mode", "CRD", false)) return bnd_fail(error, BND_ERROR_UNSUPPORTED, "only mode CRD (torch's pixel_shuffle) is supported");
+  if (!bnd_import_text_is(proto, "mode", "CRD", false))
+    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "only mode CRD (torch's pixel_shuffle) is supported");
   const bnd_arg args[] = {bnd_arg_of_node(x), bnd_arg_of_int(bnd_import_int(proto, "blocksize", 1))};
   return bnd_import_result(importer, proto, BND_OP_PIXEL_SHUFFLE, args, 2, error);
 }
@@ -342,7 +357,8 @@ static bnd_status read_identity(bnd_importer *importer, const Onnx__NodeProto *p
   size_t index = 0;
   bnd_import_value *value;
   BND_TRY(bnd_import_input(importer, proto, 0, false, &value, error));
-  if (bnd_map_get(&importer->names, proto->output[0], NULL)) return bnd_fail(error, BND_ERROR_FORMAT, "the value %s is defined twice", proto->output[0]);
+  if (bnd_map_get(&importer->names, proto->output[0], NULL))
+    return bnd_fail(error, BND_ERROR_FORMAT, "the value %s is defined twice", proto->output[0]);
   bnd_map_get(&importer->names, proto->input[0], &index);
   const int readers = bnd_import_readers(importer, value->name) + bnd_import_readers(importer, proto->output[0]) - 1;
   if (!bnd_map_put(&importer->names, proto->output[0], index) || !bnd_map_put(&importer->readers, value->name, (size_t)readers))
@@ -378,8 +394,10 @@ static bnd_status read_constant(bnd_importer *importer, const Onnx__NodeProto *p
   const bnd_shape shape = list ? BND_SHAPE(count) : (bnd_shape){0};
   BND_TRY(bnd_tensor_create(whole ? BND_I64 : BND_F32, &shape, &value->tensor, error));
   for (int64_t i = 0; i < count; i++) {
-    if (whole) ((int64_t *)value->tensor.data)[i] = list ? attribute->ints[i] : attribute->i;
-    else bnd_f32(&value->tensor)[i] = list ? attribute->floats[i] : attribute->f;
+    if (whole)
+      ((int64_t *)value->tensor.data)[i] = list ? attribute->ints[i] : attribute->i;
+    else
+      bnd_f32(&value->tensor)[i] = list ? attribute->floats[i] : attribute->f;
   }
   return BND_OK;
 }

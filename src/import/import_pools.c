@@ -84,7 +84,8 @@ bnd_status bnd_import_average_pool(bnd_importer *importer, const Onnx__NodeProto
 bnd_status bnd_import_global_pool(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error) {
   bnd_node *x;
   BND_TRY(bnd_import_input_node(importer, proto, 0, &x, error));
-  if (x->shape[0].rank != 4) return bnd_fail(error, BND_ERROR_UNSUPPORTED, "pools a tensor of %d dimensions; only images (4) are supported", x->shape[0].rank);
+  if (x->shape[0].rank != 4)
+    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "pools a tensor of %d dimensions; only images (4) are supported", x->shape[0].rank);
   const bnd_arg args[] = {bnd_arg_of_node(x), bnd_graph_int_list(importer->graph, (const int64_t[]){1, 1}, 2)};
   return bnd_import_result(importer, proto, BND_OP_ADAPTIVE_AVG_POOL2D, args, 2, error);
 }

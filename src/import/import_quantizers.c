@@ -16,9 +16,12 @@ static bool position_of(float scale, int *position, bool *exact) {
 
 static bnd_status zero_points_of(const bnd_tensor *tensor, int *zero_points, bnd_error *error) {
   for (size_t i = 0; i < tensor->count; i++) {
-    if (tensor->dtype == BND_I8) zero_points[i] = ((const int8_t *)tensor->data)[i];
-    else if (tensor->dtype == BND_U8) zero_points[i] = ((const uint8_t *)tensor->data)[i];
-    else return bnd_fail(error, BND_ERROR_UNSUPPORTED, "quantizes to %s; only int8 and uint8 are known here", bnd_dtype_name(tensor->dtype));
+    if (tensor->dtype == BND_I8)
+      zero_points[i] = ((const int8_t *)tensor->data)[i];
+    else if (tensor->dtype == BND_U8)
+      zero_points[i] = ((const uint8_t *)tensor->data)[i];
+    else
+      return bnd_fail(error, BND_ERROR_UNSUPPORTED, "quantizes to %s; only int8 and uint8 are known here", bnd_dtype_name(tensor->dtype));
   }
   return BND_OK;
 }
@@ -29,7 +32,8 @@ static bnd_status parameter(const bnd_importer *importer, const Onnx__NodeProto 
   BND_TRY(bnd_import_input(importer, proto, index, index == 2, &value, error));
   if (!value) return BND_OK;
   if (value->kind != BND_IMPORT_CONSTANT || value->quantizer)
-    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "its %s is computed by the model; only constants are possible", index == 1 ? "scale" : "zero point");
+    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "its %s is computed by the model; only constants are possible",
+                    index == 1 ? "scale" : "zero point");
   *tensor = &value->tensor;
   return BND_OK;
 }
@@ -54,7 +58,9 @@ static bnd_status read_parameters(bnd_importer *importer, const Onnx__NodeProto 
   if (zero && zero->count != scale->count) return bnd_fail(error, BND_ERROR_FORMAT, "has %zu scales but %zu zero points", scale->count, zero->count);
   if (bnd_import_int(proto, "block_size", 0)) return bnd_fail(error, BND_ERROR_UNSUPPORTED, "scales for blocks are not supported");
   const bool is_signed = bnd_import_int(proto, "output_dtype", 0) == ONNX__TENSOR_PROTO__DATA_TYPE__INT8;
-  const bnd_quantizer_spec spec = {.dtype = zero ? zero->dtype : is_signed ? BND_I8 : BND_U8, /* uint8 is ONNX's default */
+  const bnd_quantizer_spec spec = {.dtype = zero        ? zero->dtype
+                                            : is_signed ? BND_I8
+                                                        : BND_U8, /* uint8 is ONNX's default */
                                    .per_channel = scale->count > 1,
                                    .channel_axis = (int)bnd_import_int(proto, "axis", 1)};
   if (spec.per_channel && (spec.channel_axis < -BND_MAX_RANK || spec.channel_axis >= BND_MAX_RANK))
@@ -77,8 +83,10 @@ static bnd_status read_parameters(bnd_importer *importer, const Onnx__NodeProto 
     }
   }
   made->tensor_position = made->position[0];
-  if (status == BND_OK) *quantizer = made;
-  else bnd_quantizer_destroy(made);
+  if (status == BND_OK)
+    *quantizer = made;
+  else
+    bnd_quantizer_destroy(made);
   return status;
 }
 
@@ -146,7 +154,9 @@ static bnd_status dequantize_stored(bnd_importer *importer, const Onnx__NodeProt
   BND_TRY(bnd_tensor_create(BND_F32, &from->shape, &value->tensor, error));
   for (size_t i = 0; i < from->count; i++) {
     const size_t channel = scale->count > 1 ? i / inner % scale->count : 0;
-    const int64_t code = wide ? ((const int32_t *)from->data)[i] : from->dtype == BND_I8 ? ((const int8_t *)from->data)[i] : ((const uint8_t *)from->data)[i];
+    const int64_t code = wide                    ? ((const int32_t *)from->data)[i]
+                         : from->dtype == BND_I8 ? ((const int8_t *)from->data)[i]
+                                                 : ((const uint8_t *)from->data)[i];
     const int64_t offset = !zero ? 0 : wide ? ((const int32_t *)zero->data)[channel] : value->quantizer->zero_point[channel];
     bnd_f32(&value->tensor)[i] = (float)(code - offset) * bnd_f32(scale)[channel];
   }
@@ -165,10 +175,13 @@ bnd_status bnd_import_dequantize(bnd_importer *importer, const Onnx__NodeProto *
   const bool same = same_parameters(quantizer, codes->quantizer);
   if (!same || codes->source->kind == BND_IMPORT_NODE || codes->source->quantizer) {
     bnd_module *module = same ? bnd_graph_add_module(importer->graph, bnd_import_name(importer, proto)) : NULL;
-    if (module) module->quantizer = quantizer;
-    else bnd_quantizer_destroy(quantizer);
+    if (module)
+      module->quantizer = quantizer;
+    else
+      bnd_quantizer_destroy(quantizer);
     if (!same)
-      return bnd_fail(error, BND_ERROR_UNSUPPORTED, "scale or zero point differ from those of the QuantizeLinear before it; that is no fake quantizer");
+      return bnd_fail(error, BND_ERROR_UNSUPPORTED,
+                      "scale or zero point differ from those of the QuantizeLinear before it; that is no fake quantizer");
     if (!module) return bnd_fail_memory(error, "a quantizer");
     bnd_node *input, *node = NULL;
     BND_TRY(bnd_import_node_of(importer, codes->source, &input, error));

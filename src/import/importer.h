@@ -15,11 +15,11 @@ typedef enum bnd_import_kind {
 
 typedef struct bnd_import_value {
   bnd_import_kind kind;
-  const char *name;         /* of the value */
-  bnd_node *node;           /* NODE; CONSTANT once it was asked for */
-  bnd_tensor tensor;        /* CONSTANT; owned */
-  bnd_quantizer *quantizer; /* CONSTANT, CODES; owned */
-  const Onnx__NodeProto *maker; /* CONSTANT behind a quantizer: its DequantizeLinear, which gives the quantizer its name */
+  const char *name;                /* of the value */
+  bnd_node *node;                  /* NODE; CONSTANT once it was asked for */
+  bnd_tensor tensor;               /* CONSTANT; owned */
+  bnd_quantizer *quantizer;        /* CONSTANT, CODES; owned */
+  const Onnx__NodeProto *maker;    /* CONSTANT behind a quantizer: its DequantizeLinear, which gives the quantizer its name */
   struct bnd_import_value *source; /* CODES: what was quantized; CONSTANT behind a quantizer: the constant before it, NULL = none in the file */
   struct bnd_import_value *turned; /* CONSTANT: the value with its two dimensions exchanged, once it exists */
 } bnd_import_value;
@@ -29,13 +29,13 @@ typedef struct bnd_importer {
   const bnd_onnx_import_options *options;
   int64_t opset;
   bnd_graph *graph;
-  bnd_arena *arena;         /* values and texts */
+  bnd_arena *arena; /* values and texts */
   bnd_import_value **values;
   size_t value_count, value_capacity;
-  bnd_map names;            /* value name -> index in values */
-  bnd_map readers;          /* value name -> number of inputs and graph outputs that read it */
-  bnd_map first_reader;     /* value name -> index of the first node that reads it */
-  bool *done;               /* [node] read already, as part of a pattern */
+  bnd_map names;        /* value name -> index in values */
+  bnd_map readers;      /* value name -> number of inputs and graph outputs that read it */
+  bnd_map first_reader; /* value name -> index of the first node that reads it */
+  bool *done;           /* [node] read already, as part of a pattern */
 } bnd_importer;
 
 /* --- values (values.c) --- */
@@ -56,7 +56,9 @@ bool bnd_import_is_scalar(const bnd_import_value *value, double *number);
 bnd_status bnd_import_ints(const bnd_import_value *value, const char *what, int64_t *numbers, int limit, int *count, bnd_error *error);
 
 /* Absent texts are NULL in the messages. */
-static inline const char *bnd_import_text(const char *text) { return text ? text : ""; }
+static inline const char *bnd_import_text(const char *text) {
+  return text ? text : "";
+}
 
 /* --- attributes --- */
 const Onnx__AttributeProto *bnd_import_attribute(const Onnx__NodeProto *proto, const char *name); /* NULL = absent */
@@ -71,18 +73,20 @@ bnd_status bnd_import_axes(const bnd_importer *importer, const Onnx__NodeProto *
 
 /* --- nodes --- */
 /* Calls a function or (module != NULL) a module and infers its shape; name and scope come from the ONNX node. */
-bnd_status bnd_import_call(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_operator_id id, bnd_module *module, const bnd_arg *args, int count,
-                           bnd_node **node, bnd_error *error);
+bnd_status bnd_import_call(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_operator_id id, bnd_module *module, const bnd_arg *args,
+                           int count, bnd_node **node, bnd_error *error);
 /* The same, its result being the ONNX node's first output. */
-bnd_status bnd_import_result(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_operator_id id, const bnd_arg *args, int count, bnd_error *error);
+bnd_status bnd_import_result(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_operator_id id, const bnd_arg *args, int count,
+                             bnd_error *error);
 /* Names: what the exporter noted, else made from the ONNX name; scope NULL = unknown. NULL name = memory is short. */
 const char *bnd_import_name(bnd_importer *importer, const Onnx__NodeProto *proto);
 const char *bnd_import_scope(bnd_importer *importer, const Onnx__NodeProto *proto, const char *name);
 
 /* --- parts --- */
 bnd_status bnd_import_tensor(const Onnx__TensorProto *proto, bnd_tensor *tensor, bnd_error *error); /* onnx_tensor.c */
+bnd_status bnd_import_merge_pairs(bnd_importer *importer, bnd_error *error); /* merge_pairs.c; before anything is counted or read */
 typedef bnd_status bnd_import_rule(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error);
-bnd_import_rule bnd_import_quantize, bnd_import_dequantize;                                         /* import_quantizers.c */
+bnd_import_rule bnd_import_quantize, bnd_import_dequantize;                                                        /* import_quantizers.c */
 bnd_import_rule bnd_import_conv, bnd_import_gemm, bnd_import_matmul, bnd_import_batch_norm, bnd_import_layer_norm; /* import_layers.c */
 bnd_import_rule bnd_import_max_pool, bnd_import_average_pool, bnd_import_global_pool, bnd_import_reduce;           /* import_pools.c */
 /* Padding that is the same on both sides, from `pads` or `auto_pad`. */

@@ -33,9 +33,10 @@ static void clean_names(Onnx__GraphProto *graph) {
 static bnd_status count_readers(bnd_importer *importer, bnd_error *error) {
   const Onnx__GraphProto *graph = importer->proto;
   for (size_t i = 0; i < graph->n_node; i++)
-    for (size_t k = 0; k < graph->node[i]->n_input; k++) {
+    for (size_t k = 0; !importer->done[i] && k < graph->node[i]->n_input; k++) {
       const char *name = graph->node[i]->input[k];
-      if (!bnd_map_get(&importer->first_reader, name, NULL) && !bnd_map_put(&importer->first_reader, name, i)) return bnd_fail_memory(error, "the file");
+      if (!bnd_map_get(&importer->first_reader, name, NULL) && !bnd_map_put(&importer->first_reader, name, i))
+        return bnd_fail_memory(error, "the file");
       if (!bnd_map_put(&importer->readers, name, (size_t)bnd_import_readers(importer, name) + 1)) return bnd_fail_memory(error, "the file");
     }
   for (size_t i = 0; i < graph->n_output; i++) {
@@ -82,7 +83,8 @@ static bnd_status read_inputs(bnd_importer *importer, bnd_error *error) {
     if (shape.rank > 0 && shape.size[0] < 1) shape.size[0] = 1; /* a batch of any size: one */
     for (int d = 0; d < shape.rank; d++)
       if (shape.size[d] < 1 || shape.size[d] > (1 << 24))
-        return bnd_fail(error, BND_ERROR_UNSUPPORTED, "input %s: dimension %d has no usable fixed size; export the model with static shapes", name, d);
+        return bnd_fail(error, BND_ERROR_UNSUPPORTED, "input %s: dimension %d has no usable fixed size; export the model with static shapes", name,
+                        d);
     bnd_node *node = bnd_graph_placeholder(importer->graph, name, &shape);
     if (!node) return bnd_graph_status(importer->graph, error);
     BND_TRY(bnd_import_add_node(importer, name, node, error));
@@ -96,8 +98,7 @@ static bnd_status read_node(bnd_importer *importer, const Onnx__NodeProto *proto
     return bnd_fail(error, BND_ERROR_UNSUPPORTED, "operators of the domain %s are not known here; export with standard operators only", domain);
   if (proto->n_output < 1 || !*proto->output[0]) return bnd_fail(error, BND_ERROR_FORMAT, "has no output");
   bnd_import_rule *rule = bnd_import_rule_of(op_type);
-  if (!rule)
-    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "this operator cannot be read; simplifying the model (onnxsim) often removes such nodes");
+  if (!rule) return bnd_fail(error, BND_ERROR_UNSUPPORTED, "this operator cannot be read; simplifying the model (onnxsim) often removes such nodes");
   return rule(importer, proto, error);
 }
 
@@ -163,6 +164,7 @@ static bnd_status read_model(bnd_importer *importer, const Onnx__ModelProto *mod
   clean_names(model->graph);
   importer->done = bnd_arena_alloc(importer->arena, model->graph->n_node + 1, sizeof *importer->done);
   if (!importer->done) return bnd_fail_memory(error, "the file");
+  BND_TRY(bnd_import_merge_pairs(importer, error));
   BND_TRY(count_readers(importer, error));
   BND_TRY(read_initializers(importer, error));
   BND_TRY(read_inputs(importer, error));
@@ -193,7 +195,9 @@ bnd_status bnd_import_onnx(const char *path, const bnd_onnx_import_options *opti
   bnd_map_free(&importer.first_reader);
   bnd_arena_destroy(importer.arena);
   bnd_onnx_free(model);
-  if (status == BND_OK) *graph = importer.graph;
-  else bnd_graph_destroy(importer.graph);
+  if (status == BND_OK)
+    *graph = importer.graph;
+  else
+    bnd_graph_destroy(importer.graph);
   return status;
 }

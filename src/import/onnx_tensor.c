@@ -5,17 +5,38 @@
 
 static bool dtype_of(int32_t type, bnd_dtype *dtype) {
   switch (type) {
-    case ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT: *dtype = BND_F32; return true;
-    case ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE: *dtype = BND_F64; return true;
-    case ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT16: *dtype = BND_F16; return true;
-    case ONNX__TENSOR_PROTO__DATA_TYPE__BFLOAT16: *dtype = BND_BF16; return true;
-    case ONNX__TENSOR_PROTO__DATA_TYPE__INT64: *dtype = BND_I64; return true;
-    case ONNX__TENSOR_PROTO__DATA_TYPE__INT32: *dtype = BND_I32; return true;
-    case ONNX__TENSOR_PROTO__DATA_TYPE__INT16: *dtype = BND_I16; return true;
-    case ONNX__TENSOR_PROTO__DATA_TYPE__INT8: *dtype = BND_I8; return true;
-    case ONNX__TENSOR_PROTO__DATA_TYPE__UINT8: *dtype = BND_U8; return true;
-    case ONNX__TENSOR_PROTO__DATA_TYPE__BOOL: *dtype = BND_BOOL; return true;
-    default: return false;
+    case ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT:
+      *dtype = BND_F32;
+      return true;
+    case ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE:
+      *dtype = BND_F64;
+      return true;
+    case ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT16:
+      *dtype = BND_F16;
+      return true;
+    case ONNX__TENSOR_PROTO__DATA_TYPE__BFLOAT16:
+      *dtype = BND_BF16;
+      return true;
+    case ONNX__TENSOR_PROTO__DATA_TYPE__INT64:
+      *dtype = BND_I64;
+      return true;
+    case ONNX__TENSOR_PROTO__DATA_TYPE__INT32:
+      *dtype = BND_I32;
+      return true;
+    case ONNX__TENSOR_PROTO__DATA_TYPE__INT16:
+      *dtype = BND_I16;
+      return true;
+    case ONNX__TENSOR_PROTO__DATA_TYPE__INT8:
+      *dtype = BND_I8;
+      return true;
+    case ONNX__TENSOR_PROTO__DATA_TYPE__UINT8:
+      *dtype = BND_U8;
+      return true;
+    case ONNX__TENSOR_PROTO__DATA_TYPE__BOOL:
+      *dtype = BND_BOOL;
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -40,15 +61,22 @@ static bool copy_numbers(const Onnx__TensorProto *proto, bnd_tensor *tensor) {
       if (proto->n_int64_data != count) return false;
       if (bytes) memcpy(tensor->data, proto->int64_data, bytes);
       return true;
-    default: break;
+    default:
+      break;
   }
   if (proto->n_int32_data != count) return false;
   for (size_t i = 0; i < count; i++) { /* smaller types travel in int32; the low bytes are the value (little endian) */
     const uint32_t value = (uint32_t)proto->int32_data[i];
     switch (bnd_dtype_size(tensor->dtype)) {
-      case 1: ((uint8_t *)tensor->data)[i] = (uint8_t)value; break;
-      case 2: ((uint16_t *)tensor->data)[i] = (uint16_t)value; break;
-      default: ((uint32_t *)tensor->data)[i] = value; break;
+      case 1:
+        ((uint8_t *)tensor->data)[i] = (uint8_t)value;
+        break;
+      case 2:
+        ((uint16_t *)tensor->data)[i] = (uint16_t)value;
+        break;
+      default:
+        ((uint32_t *)tensor->data)[i] = value;
+        break;
     }
   }
   return true;
@@ -61,7 +89,8 @@ bnd_status bnd_import_tensor(const Onnx__TensorProto *proto, bnd_tensor *tensor,
   size_t count;
   if (proto->n_external_data || (proto->has_data_location && proto->data_location != ONNX__TENSOR_PROTO__DATA_LOCATION__DEFAULT))
     return bnd_fail(error, BND_ERROR_UNSUPPORTED,
-                    "tensor %s: its data is in another file; save the model with all data inside (onnx.save_model without save_as_external_data)", name);
+                    "tensor %s: its data is in another file; save the model with all data inside (onnx.save_model without save_as_external_data)",
+                    name);
   if (proto->segment) return bnd_fail(error, BND_ERROR_UNSUPPORTED, "tensor %s: is stored in segments, which nothing writes any more", name);
   if (!proto->has_data_type || !dtype_of(proto->data_type, &dtype))
     return bnd_fail(error, BND_ERROR_UNSUPPORTED, "tensor %s: element type %d is not known here", name, proto->has_data_type ? proto->data_type : 0);

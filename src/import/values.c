@@ -31,12 +31,11 @@ bnd_status bnd_import_add_node(bnd_importer *importer, const char *name, bnd_nod
 bnd_status bnd_import_input(const bnd_importer *importer, const Onnx__NodeProto *proto, size_t index, bool optional, bnd_import_value **value,
                             bnd_error *error) {
   *value = NULL;
-  if (index >= proto->n_input || !*proto->input[index])
-    return optional ? BND_OK : bnd_fail(error, BND_ERROR_FORMAT, "input %zu is missing", index);
+  if (index >= proto->n_input || !*proto->input[index]) return optional ? BND_OK : bnd_fail(error, BND_ERROR_FORMAT, "input %zu is missing", index);
   size_t at;
   if (!bnd_map_get(&importer->names, proto->input[index], &at))
-    return bnd_fail(error, BND_ERROR_FORMAT, "reads %s, which nothing before it defines; the nodes are out of order, form a circle, or one is missing",
-                    proto->input[index]);
+    return bnd_fail(error, BND_ERROR_FORMAT,
+                    "reads %s, which nothing before it defines; the nodes are out of order, form a circle, or one is missing", proto->input[index]);
   *value = importer->values[at];
   return BND_OK;
 }
@@ -45,13 +44,17 @@ static bnd_status constant_node(bnd_importer *importer, bnd_import_value *value,
   if (value->source) return bnd_import_node_of(importer, value->source, node, error);
   bnd_tensor tensor;
   switch (value->tensor.dtype) {
-    case BND_F32: tensor = bnd_tensor_share(&value->tensor, NULL); break;
+    case BND_F32:
+      tensor = bnd_tensor_share(&value->tensor, NULL);
+      break;
     case BND_F64:
     case BND_F16:
-    case BND_BF16: BND_TRY(bnd_tensor_to_f32(&value->tensor, &tensor, error)); break;
+    case BND_BF16:
+      BND_TRY(bnd_tensor_to_f32(&value->tensor, &tensor, error));
+      break;
     default:
-      return bnd_fail(error, BND_ERROR_UNSUPPORTED, "the constant %s is of type %s; only floating-point values can be computed with here", value->name,
-                      bnd_dtype_name(value->tensor.dtype));
+      return bnd_fail(error, BND_ERROR_UNSUPPORTED, "the constant %s is of type %s; only floating-point values can be computed with here",
+                      value->name, bnd_dtype_name(value->tensor.dtype));
   }
   BND_TRY(bnd_graph_set_attribute(importer->graph, value->name, &tensor, true, error));
   *node = bnd_graph_get_attr(importer->graph, value->name, value->name);
@@ -90,14 +93,16 @@ int bnd_import_readers(const bnd_importer *importer, const char *name) {
 }
 
 bool bnd_import_is_scalar(const bnd_import_value *value, double *number) {
-  if (!value || value->kind != BND_IMPORT_CONSTANT || value->quantizer || value->tensor.dtype != BND_F32 || value->tensor.shape.rank != 0) return false;
+  if (!value || value->kind != BND_IMPORT_CONSTANT || value->quantizer || value->tensor.dtype != BND_F32 || value->tensor.shape.rank != 0)
+    return false;
   *number = bnd_f32(&value->tensor)[0];
   return isfinite(*number);
 }
 
 bnd_status bnd_import_ints(const bnd_import_value *value, const char *what, int64_t *numbers, int limit, int *count, bnd_error *error) {
   if (value->kind != BND_IMPORT_CONSTANT || value->quantizer || (value->tensor.dtype != BND_I64 && value->tensor.dtype != BND_I32))
-    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "its %s (%s) is computed by the model; simplify it first, for example with onnxsim", what, value->name);
+    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "its %s (%s) is computed by the model; simplify it first, for example with onnxsim", what,
+                    value->name);
   if (value->tensor.shape.rank > 1 || value->tensor.count > (size_t)limit)
     return bnd_fail(error, BND_ERROR_FORMAT, "its %s (%s) has %zu values, at most %d make sense", what, value->name, value->tensor.count, limit);
   *count = (int)value->tensor.count;
@@ -159,7 +164,9 @@ static size_t path_without(const char *name, int components) {
   return length;
 }
 
-static const char *without_slash(const char *name) { return *name == '/' ? name + 1 : name; }
+static const char *without_slash(const char *name) {
+  return *name == '/' ? name + 1 : name;
+}
 
 const char *bnd_import_name(bnd_importer *importer, const Onnx__NodeProto *proto) {
   const char *noted = bnd_import_text(proto->doc_string);
@@ -184,12 +191,12 @@ const char *bnd_import_scope(bnd_importer *importer, const Onnx__NodeProto *prot
 
 /* --- nodes --- */
 
-bnd_status bnd_import_call(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_operator_id id, bnd_module *module, const bnd_arg *args, int count,
-                           bnd_node **node, bnd_error *error) {
+bnd_status bnd_import_call(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_operator_id id, bnd_module *module, const bnd_arg *args,
+                           int count, bnd_node **node, bnd_error *error) {
   const char *name = bnd_import_name(importer, proto);
   if (!name) return bnd_fail_memory(error, "the graph");
-  bnd_node *made = bnd_graph_add(importer->graph, module ? BND_CALL_MODULE : BND_CALL_FUNCTION, bnd_operator_of(id), name, module ? module->name : NULL,
-                                 args, count);
+  bnd_node *made = bnd_graph_add(importer->graph, module ? BND_CALL_MODULE : BND_CALL_FUNCTION, bnd_operator_of(id), name,
+                                 module ? module->name : NULL, args, count);
   BND_TRY(bnd_graph_status(importer->graph, error));
   made->module = module;
   made->scope = bnd_import_scope(importer, proto, name);
@@ -197,7 +204,8 @@ bnd_status bnd_import_call(bnd_importer *importer, const Onnx__NodeProto *proto,
   return bnd_infer_node_shape(made, error);
 }
 
-bnd_status bnd_import_result(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_operator_id id, const bnd_arg *args, int count, bnd_error *error) {
+bnd_status bnd_import_result(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_operator_id id, const bnd_arg *args, int count,
+                             bnd_error *error) {
   bnd_node *node = NULL;
   BND_TRY(bnd_import_call(importer, proto, id, NULL, args, count, &node, error));
   return bnd_import_add_node(importer, proto->output[0], node, error);

@@ -12,12 +12,10 @@
 #define F(value) bnd_arg_of_float(value)
 #define B(value) bnd_arg_of_bool(value)
 #define NONE BND_NONE_ARG
-#define INTS(graph, ...) \
-  bnd_graph_int_list(graph, (const int64_t[]){__VA_ARGS__}, (int)(sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)))
+#define INTS(graph, ...) bnd_graph_int_list(graph, (const int64_t[]){__VA_ARGS__}, (int)(sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)))
 #define NODES(graph, ...) \
   bnd_graph_node_list(graph, (bnd_node *const[]){__VA_ARGS__}, (int)(sizeof((bnd_node *const[]){__VA_ARGS__}) / sizeof(bnd_node *)))
-#define CALL(graph, id, ...) \
-  call(graph, BND_OP_##id, (const bnd_arg[]){__VA_ARGS__}, (int)(sizeof((const bnd_arg[]){__VA_ARGS__}) / sizeof(bnd_arg)))
+#define CALL(graph, id, ...) call(graph, BND_OP_##id, (const bnd_arg[]){__VA_ARGS__}, (int)(sizeof((const bnd_arg[]){__VA_ARGS__}) / sizeof(bnd_arg)))
 
 static bnd_node *call(bnd_graph *graph, bnd_operator_id id, const bnd_arg *args, int count) {
   const bnd_operator *op = bnd_operator_of(id);
@@ -173,7 +171,8 @@ static bnd_graph *operator_graph(void) {
   bnd_node *wide = parameter(g, "wide.weight", BND_SHAPE(5, 6), 6), *wb = parameter(g, "wide.bias", BND_SHAPE(5), 7);
   out[n++] = CALL(g, LINEAR, N(x), N(wide), N(wb));
   bnd_node *norm[4];
-  for (int i = 0; i < 4; i++) norm[i] = parameter(g, (const char *[]){"bn.weight", "bn.bias", "bn.mean", "bn.var"}[i], BND_SHAPE(4), 20u + (unsigned)i);
+  for (int i = 0; i < 4; i++)
+    norm[i] = parameter(g, (const char *[]){"bn.weight", "bn.bias", "bn.mean", "bn.var"}[i], BND_SHAPE(4), 20u + (unsigned)i);
   bnd_tensor variance = values(&BND_SHAPE(4), 30);
   for (int i = 0; i < 4; i++) bnd_f32(&variance)[i] = 0.5f + (float)i;
   if (bnd_graph_set_attribute(g, "bn.var", &variance, false, NULL) != BND_OK) abort();

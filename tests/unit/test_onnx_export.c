@@ -14,7 +14,8 @@
 
 static const char *const OUTPUTS[] = {"boxes", "scores"};
 static const char *const INPUTS[] = {"images"};
-static const bnd_onnx_export_options OPTIONS = {.input_names = INPUTS, .input_count = 1, .output_names = OUTPUTS, .output_count = 2, .output_limit = 2};
+static const bnd_onnx_export_options OPTIONS = {
+    .input_names = INPUTS, .input_count = 1, .output_names = OUTPUTS, .output_count = 2, .output_limit = 2};
 
 static void check(bnd_status status, const bnd_error *error) {
   if (status != BND_OK) fail_msg("%s", error->message);

@@ -86,16 +86,50 @@ static void quantized_graph_comes_back(void **state) {
   bnd_graph_destroy(third);
 }
 
+/* The file with a pair for each consumer means the same graph. */
+static void dedicated_pairs_come_back_as_one(void **state) {
+  (void)state;
+  bnd_graph *graph = quantized_graph();
+  for (int dedicated = 0; dedicated < 2; dedicated++) {
+    const char *path = dedicated ? "test_onnx_pairs.onnx" : "test_onnx_pair.onnx";
+    export(graph, &(bnd_onnx_export_options){.output_limit = 2, .dedicated_qdq = dedicated}, path);
+    bnd_graph *back = import(path);
+    export(back, NULL, path);
+    bnd_graph_destroy(back);
+  }
+  same_file("test_onnx_pair.onnx", "test_onnx_pairs.onnx");
+  bnd_graph_destroy(graph);
+}
+
 static void every_operator_comes_back(void **state) {
   (void)state;
   bnd_graph *first = operator_graph();
   export(first, NULL, "test_onnx_operators_first.onnx");
   bnd_graph *second = import("test_onnx_operators_first.onnx");
-  const bnd_operator_id kinds[] = {BND_OP_CONV2D, BND_OP_CONV_TRANSPOSE2D, BND_OP_LINEAR, BND_OP_BATCH_NORM, BND_OP_LAYER_NORM, BND_OP_HARDSWISH,
-                                   BND_OP_LEAKY_RELU, BND_OP_GELU, BND_OP_SOFTMAX, BND_OP_AVG_POOL2D, BND_OP_MEAN, BND_OP_SUM, BND_OP_SLICE,
-                                   BND_OP_SELECT, BND_OP_SPLIT_WITH_SIZES, BND_OP_UNSQUEEZE, BND_OP_PIXEL_SHUFFLE, BND_OP_SUB, BND_OP_DIV, BND_OP_RELU};
+  const bnd_operator_id kinds[] = {BND_OP_CONV2D,
+                                   BND_OP_CONV_TRANSPOSE2D,
+                                   BND_OP_LINEAR,
+                                   BND_OP_BATCH_NORM,
+                                   BND_OP_LAYER_NORM,
+                                   BND_OP_HARDSWISH,
+                                   BND_OP_LEAKY_RELU,
+                                   BND_OP_GELU,
+                                   BND_OP_SOFTMAX,
+                                   BND_OP_AVG_POOL2D,
+                                   BND_OP_MEAN,
+                                   BND_OP_SUM,
+                                   BND_OP_SLICE,
+                                   BND_OP_SELECT,
+                                   BND_OP_SPLIT_WITH_SIZES,
+                                   BND_OP_UNSQUEEZE,
+                                   BND_OP_PIXEL_SHUFFLE,
+                                   BND_OP_SUB,
+                                   BND_OP_DIV,
+                                   BND_OP_RELU};
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-    const int expected = count_kind(first, kinds[i]) + (kinds[i] == BND_OP_UNSQUEEZE ? 2 : kinds[i] == BND_OP_AVG_POOL2D ? 1 : 0); /* stack; adaptive pool */
+    const int expected = count_kind(first, kinds[i]) + (kinds[i] == BND_OP_UNSQUEEZE    ? 2
+                                                        : kinds[i] == BND_OP_AVG_POOL2D ? 1
+                                                                                        : 0); /* stack; adaptive pool */
     assert_int_equal(count_kind(second, kinds[i]), expected);
   }
   export(second, NULL, "test_onnx_operators_second.onnx");
@@ -137,22 +171,44 @@ static void rename_text(char **text, const char *value) {
   *text = strdup(value);
 }
 
-static void fault_dangling(Onnx__ModelProto *m) { rename_text(&find(m, "Relu")->input[0], "nowhere"); }
-static void fault_cycle(Onnx__ModelProto *m) { rename_text(&find(m, "Relu")->input[0], find(m, "MaxPool")->output[0]); }
-static void fault_duplicate(Onnx__ModelProto *m) { rename_text(&find(m, "Relu")->output[0], find(m, "Conv")->output[0]); }
-static void fault_operator(Onnx__ModelProto *m) { rename_text(&find(m, "Relu")->op_type, "Einsum"); }
-static void fault_domain(Onnx__ModelProto *m) { rename_text(&find(m, "Relu")->domain, "com.example"); }
-static void fault_opset(Onnx__ModelProto *m) { m->opset_import[0]->version = 99; }
-static void fault_dims(Onnx__ModelProto *m) { find_tensor(m, "block.conv.weight")->dims[0] = INT64_MAX; }
-static void fault_negative(Onnx__ModelProto *m) { find_tensor(m, "block.conv.weight")->dims[0] = -4; }
-static void fault_short(Onnx__ModelProto *m) { find_tensor(m, "block.conv.weight")->raw_data.len -= 4; }
+static void fault_dangling(Onnx__ModelProto *m) {
+  rename_text(&find(m, "Relu")->input[0], "nowhere");
+}
+static void fault_cycle(Onnx__ModelProto *m) {
+  rename_text(&find(m, "Relu")->input[0], find(m, "MaxPool")->output[0]);
+}
+static void fault_duplicate(Onnx__ModelProto *m) {
+  rename_text(&find(m, "Relu")->output[0], find(m, "Conv")->output[0]);
+}
+static void fault_operator(Onnx__ModelProto *m) {
+  rename_text(&find(m, "Relu")->op_type, "Einsum");
+}
+static void fault_domain(Onnx__ModelProto *m) {
+  rename_text(&find(m, "Relu")->domain, "com.example");
+}
+static void fault_opset(Onnx__ModelProto *m) {
+  m->opset_import[0]->version = 99;
+}
+static void fault_dims(Onnx__ModelProto *m) {
+  find_tensor(m, "block.conv.weight")->dims[0] = INT64_MAX;
+}
+static void fault_negative(Onnx__ModelProto *m) {
+  find_tensor(m, "block.conv.weight")->dims[0] = -4;
+}
+static void fault_short(Onnx__ModelProto *m) {
+  find_tensor(m, "block.conv.weight")->raw_data.len -= 4;
+}
 static void fault_bias(Onnx__ModelProto *m) {
   Onnx__TensorProto *bias = find_tensor(m, "block.conv.bias");
   bias->dims[0] = 3;
   bias->raw_data.len = 12;
 }
-static void fault_scale(Onnx__ModelProto *m) { memcpy(find_tensor(m, "block.conv/weight/scale")->raw_data.data, &(float){0.015f}, 4); }
-static void fault_nan(Onnx__ModelProto *m) { memcpy(find_tensor(m, "block.conv/weight/scale")->raw_data.data, &(uint32_t){0x7fc00000}, 4); }
+static void fault_scale(Onnx__ModelProto *m) {
+  memcpy(find_tensor(m, "block.conv/weight/scale")->raw_data.data, &(float){0.015f}, 4);
+}
+static void fault_nan(Onnx__ModelProto *m) {
+  memcpy(find_tensor(m, "block.conv/weight/scale")->raw_data.data, &(uint32_t){0x7fc00000}, 4);
+}
 static void fault_external(Onnx__ModelProto *m) {
   find_tensor(m, "block.conv.weight")->has_data_location = true;
   find_tensor(m, "block.conv.weight")->data_location = ONNX__TENSOR_PROTO__DATA_LOCATION__EXTERNAL;
@@ -171,11 +227,21 @@ static void fault_axis(Onnx__ModelProto *m) {
   for (size_t i = 0; i < m->graph->n_node; i++)
     if (strcmp(m->graph->node[i]->op_type, "Concat") == 0) m->graph->node[i]->attribute[0]->i = 77;
 }
-static void fault_output(Onnx__ModelProto *m) { rename_text(&m->graph->output[0]->name, "nothing"); }
-static void fault_shape(Onnx__ModelProto *m) { m->graph->output[0]->type->tensor_type->shape->dim[1]->dim_value = 5; }
-static void fault_input(Onnx__ModelProto *m) { m->graph->input[0]->type->tensor_type->shape->dim[2]->dim_value = -1; }
-static void fault_type(Onnx__ModelProto *m) { find_tensor(m, "block.conv.weight")->data_type = 14; }
-static void fault_zero_point(Onnx__ModelProto *m) { rename_text(&find(m, "DequantizeLinear")->input[2], "block.conv2/weight/zero_point"); }
+static void fault_output(Onnx__ModelProto *m) {
+  rename_text(&m->graph->output[0]->name, "nothing");
+}
+static void fault_shape(Onnx__ModelProto *m) {
+  m->graph->output[0]->type->tensor_type->shape->dim[1]->dim_value = 5;
+}
+static void fault_input(Onnx__ModelProto *m) {
+  m->graph->input[0]->type->tensor_type->shape->dim[2]->dim_value = -1;
+}
+static void fault_type(Onnx__ModelProto *m) {
+  find_tensor(m, "block.conv.weight")->data_type = 14;
+}
+static void fault_zero_point(Onnx__ModelProto *m) {
+  rename_text(&find(m, "DequantizeLinear")->input[2], "block.conv2/weight/zero_point");
+}
 static void fault_channels(Onnx__ModelProto *m) {
   Onnx__TensorProto *tensors[] = {find_tensor(m, "block.conv2/weight/scale"), find_tensor(m, "block.conv2/weight/zero_point")};
   for (int i = 0; i < 2; i++) {
@@ -190,14 +256,17 @@ static void single_faults_are_named(void **state) {
     void (*make)(Onnx__ModelProto *model);
     const char *says;
   } faults[] = {
-      {fault_dangling, "reads nowhere"},       {fault_cycle, "out of order"},        {fault_duplicate, "defined twice"},
-      {fault_operator, "(Einsum)"},            {fault_domain, "com.example"},        {fault_opset, "operator set 99"},
-      {fault_dims, "block.conv.weight"},       {fault_negative, "block.conv.weight"}, {fault_short, "block.conv.weight"},
-      {fault_bias, "bias"},                    {fault_scale, "not a power of two"},  {fault_nan, "no scale"},
-      {fault_external, "in another file"},     {fault_group, "groups"},              {fault_stride, "strides"},
-      {fault_axis, "Concat"},                  {fault_output, "output nothing"},     {fault_shape, "declared as"},
-      {fault_input, "static shapes"},          {fault_type, "element type 14"},      {fault_zero_point, "zero points"},
-      {fault_channels, "3 scales"},
+      {fault_dangling, "reads nowhere"},   {fault_cycle, "out of order"},
+      {fault_duplicate, "defined twice"},  {fault_operator, "(Einsum)"},
+      {fault_domain, "com.example"},       {fault_opset, "operator set 99"},
+      {fault_dims, "block.conv.weight"},   {fault_negative, "block.conv.weight"},
+      {fault_short, "block.conv.weight"},  {fault_bias, "bias"},
+      {fault_scale, "not a power of two"}, {fault_nan, "no scale"},
+      {fault_external, "in another file"}, {fault_group, "groups"},
+      {fault_stride, "strides"},           {fault_axis, "Concat"},
+      {fault_output, "output nothing"},    {fault_shape, "declared as"},
+      {fault_input, "static shapes"},      {fault_type, "element type 14"},
+      {fault_zero_point, "zero points"},   {fault_channels, "3 scales"},
   };
   for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
     Onnx__ModelProto *model = good_model();
@@ -237,7 +306,8 @@ static void stored_codes_become_weights(void **state) {
   weight->raw_data.len = count;
   weight->data_type = ONNX__TENSOR_PROTO__DATA_TYPE__INT8;
   for (size_t i = 0; i < model->graph->n_node; i++)
-    if (strcmp(model->graph->node[i]->name, "block.conv/weight/DequantizeLinear") == 0) rename_text(&model->graph->node[i]->input[0], "block.conv.weight");
+    if (strcmp(model->graph->node[i]->name, "block.conv/weight/DequantizeLinear") == 0)
+      rename_text(&model->graph->node[i]->input[0], "block.conv.weight");
   size_t kept = 0;
   for (size_t i = 0; i < model->graph->n_node; i++) {
     if (strcmp(model->graph->node[i]->name, "block.conv/weight/QuantizeLinear") == 0)
@@ -262,8 +332,10 @@ static void attempt(const char *data, size_t size) {
   bnd_error error = {0};
   FILE *file = fopen("test_onnx_damaged.onnx", "wb"); /* not the library's writer, which waits for the disk */
   assert_true(file && fwrite(data, 1, size, file) == size && fclose(file) == 0);
-  if (bnd_import_onnx("test_onnx_damaged.onnx", NULL, &graph, &error) == BND_OK) bnd_graph_destroy(graph);
-  else assert_non_null(strstr(error.message, "test_onnx_damaged.onnx"));
+  if (bnd_import_onnx("test_onnx_damaged.onnx", NULL, &graph, &error) == BND_OK)
+    bnd_graph_destroy(graph);
+  else
+    assert_non_null(strstr(error.message, "test_onnx_damaged.onnx"));
 }
 
 static void damaged_files_are_survived(void **state) {
@@ -356,6 +428,7 @@ static void golden_model_is_read_with_its_exponents(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(quantized_graph_comes_back),
+      cmocka_unit_test(dedicated_pairs_come_back_as_one),
       cmocka_unit_test(every_operator_comes_back),
       cmocka_unit_test(single_faults_are_named),
       cmocka_unit_test(odd_scales_are_reported_when_asked),

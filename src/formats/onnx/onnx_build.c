@@ -70,15 +70,19 @@ static const char *unique_name(bnd_onnx_builder *builder, bnd_map *taken, const 
   return builder->failed ? NULL : name;
 }
 
-const char *bnd_onnx_node_name(bnd_onnx_builder *builder, const char *base) { return unique_name(builder, &builder->node_names, base); }
-const char *bnd_onnx_value_name(bnd_onnx_builder *builder, const char *base) { return unique_name(builder, &builder->value_names, base); }
+const char *bnd_onnx_node_name(bnd_onnx_builder *builder, const char *base) {
+  return unique_name(builder, &builder->node_names, base);
+}
+const char *bnd_onnx_value_name(bnd_onnx_builder *builder, const char *base) {
+  return unique_name(builder, &builder->value_names, base);
+}
 
-#define APPEND(builder, array, count, capacity, item)                                 \
-  do {                                                                                \
+#define APPEND(builder, array, count, capacity, item)                              \
+  do {                                                                             \
     if (!(builder)->failed && BND_GROW((array), (builder)->capacity, (count) + 1)) \
-      (array)[(count)++] = (item);                                                    \
-    else                                                                              \
-      (builder)->failed = true;                                                       \
+      (array)[(count)++] = (item);                                                 \
+    else                                                                           \
+      (builder)->failed = true;                                                    \
   } while (0)
 
 /* Names are only read when a message is packed; the schema's structures just do not say so. */
@@ -107,7 +111,8 @@ Onnx__NodeProto *bnd_onnx_add_node(bnd_onnx_builder *builder, const char *op_typ
   return builder->failed ? NULL : node;
 }
 
-static Onnx__AttributeProto *add_attribute(bnd_onnx_builder *builder, Onnx__NodeProto *node, const char *name, Onnx__AttributeProto__AttributeType type) {
+static Onnx__AttributeProto *add_attribute(bnd_onnx_builder *builder, Onnx__NodeProto *node, const char *name,
+                                           Onnx__AttributeProto__AttributeType type) {
   if (!node || builder->failed || node->n_attribute == BND_ONNX_ATTRIBUTES) {
     builder->failed = true;
     return NULL;
@@ -154,16 +159,26 @@ void bnd_onnx_set_ints(bnd_onnx_builder *builder, Onnx__NodeProto *node, const c
 
 static int32_t element_type(bnd_dtype dtype) {
   switch (dtype) {
-    case BND_F32: return ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT;
-    case BND_F64: return ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE;
-    case BND_F16: return ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT16;
-    case BND_BF16: return ONNX__TENSOR_PROTO__DATA_TYPE__BFLOAT16;
-    case BND_I64: return ONNX__TENSOR_PROTO__DATA_TYPE__INT64;
-    case BND_I32: return ONNX__TENSOR_PROTO__DATA_TYPE__INT32;
-    case BND_I16: return ONNX__TENSOR_PROTO__DATA_TYPE__INT16;
-    case BND_I8: return ONNX__TENSOR_PROTO__DATA_TYPE__INT8;
-    case BND_U8: return ONNX__TENSOR_PROTO__DATA_TYPE__UINT8;
-    case BND_BOOL: return ONNX__TENSOR_PROTO__DATA_TYPE__BOOL;
+    case BND_F32:
+      return ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT;
+    case BND_F64:
+      return ONNX__TENSOR_PROTO__DATA_TYPE__DOUBLE;
+    case BND_F16:
+      return ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT16;
+    case BND_BF16:
+      return ONNX__TENSOR_PROTO__DATA_TYPE__BFLOAT16;
+    case BND_I64:
+      return ONNX__TENSOR_PROTO__DATA_TYPE__INT64;
+    case BND_I32:
+      return ONNX__TENSOR_PROTO__DATA_TYPE__INT32;
+    case BND_I16:
+      return ONNX__TENSOR_PROTO__DATA_TYPE__INT16;
+    case BND_I8:
+      return ONNX__TENSOR_PROTO__DATA_TYPE__INT8;
+    case BND_U8:
+      return ONNX__TENSOR_PROTO__DATA_TYPE__UINT8;
+    case BND_BOOL:
+      return ONNX__TENSOR_PROTO__DATA_TYPE__BOOL;
   }
   return ONNX__TENSOR_PROTO__DATA_TYPE__UNDEFINED;
 }

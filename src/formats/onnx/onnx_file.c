@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/file.h"
 
@@ -32,6 +33,15 @@ bnd_status bnd_onnx_write(const Onnx__ModelProto *model, const char *path, bnd_e
 }
 
 /* --- reading --- */
+
+bool bnd_onnx_recognize(const char *path) {
+  FILE *file = fopen(path, "rb");
+  unsigned char head[3];
+  const bool whole = file && fread(head, 1, sizeof head, file) == sizeof head;
+  if (file) fclose(file);
+  /* Field 1 (ir_version, a small number), then one of the model's other fields, as every exporter writes it. */
+  return whole && head[0] == 0x08 && head[1] >= 1 && head[1] <= 32 && memchr("\x12\x1a\x22\x28\x32\x3a\x42", head[2], 7);
+}
 
 /* protobuf-c unpacks nested messages recursively without a limit, so the nesting is measured before it is let loose. */
 typedef struct wire_bytes {
@@ -82,7 +92,8 @@ static const char *wire_check(wire_bytes bytes, const ProtobufCMessageDescriptor
         if (problem) return problem;
         break;
       }
-      default: return "a field has a type that does not exist";
+      default:
+        return "a field has a type that does not exist";
     }
   }
   return NULL;
@@ -110,7 +121,8 @@ bnd_status bnd_onnx_read(const char *path, Onnx__ModelProto **model, bnd_error *
   size_t size;
   BND_TRY(bnd_file_read(path, FILE_LIMIT, &data, &size, error));
   const uint8_t *bytes = (const uint8_t *)data, *place = bytes;
-  const char *problem = size ? wire_check((wire_bytes){bytes, bytes + size}, &onnx__model_proto__descriptor, NESTING_LIMIT, &place) : "the file is empty";
+  const char *problem =
+      size ? wire_check((wire_bytes){bytes, bytes + size}, &onnx__model_proto__descriptor, NESTING_LIMIT, &place) : "the file is empty";
   bnd_status status = BND_OK;
   if (problem) {
     status = bnd_fail(error, BND_ERROR_FORMAT, "%s: byte %td: %s; this is no ONNX file, or a damaged one", path, place - bytes, problem);
