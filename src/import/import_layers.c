@@ -221,8 +221,8 @@ bnd_status bnd_import_batch_norm(bnd_importer *importer, const Onnx__NodeProto *
     args[i] = bnd_arg_of_node(node);
   }
   args[5] = bnd_arg_of_bool(false);
-  args[6] = bnd_arg_of_float(1 - (double)bnd_import_float(proto, "momentum", 0.9f));
-  args[7] = bnd_arg_of_float(bnd_import_float(proto, "epsilon", 1e-5f));
+  args[6] = bnd_arg_of_float(1 - bnd_import_float(proto, "momentum", 0.9));
+  args[7] = bnd_arg_of_float(bnd_import_float(proto, "epsilon", 1e-5));
   args[8] = bnd_arg_of_bool(true);
   return bnd_import_result(importer, proto, BND_OP_BATCH_NORM, args, 9, error);
 }
@@ -240,6 +240,6 @@ bnd_status bnd_import_layer_norm(bnd_importer *importer, const Onnx__NodeProto *
   if (axis < 0 || axis >= shape->rank) return bnd_fail(error, BND_ERROR_FORMAT, "its axis does not exist");
   const bnd_arg args[] = {bnd_arg_of_node(x), bnd_graph_int_list(importer->graph, shape->size + axis, shape->rank - (int)axis),
                           bnd_arg_of_node(weight), bias ? bnd_arg_of_node(bias) : BND_NONE_ARG,
-                          bnd_arg_of_float(bnd_import_float(proto, "epsilon", 1e-5f))};
+                          bnd_arg_of_float(bnd_import_float(proto, "epsilon", 1e-5))};
   return bnd_import_result(importer, proto, BND_OP_LAYER_NORM, args, 5, error);
 }

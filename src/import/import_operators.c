@@ -26,8 +26,8 @@ static bnd_status read_hard_swish(bnd_importer *importer, const Onnx__NodeProto 
 }
 
 static bnd_status read_hard_sigmoid(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error) {
-  const float alpha = bnd_import_float(proto, "alpha", 0.2f), beta = bnd_import_float(proto, "beta", 0.5f);
-  if (fabsf(alpha - 1.f / 6.f) > 1e-6f || beta != 0.5f)
+  const double alpha = bnd_import_float(proto, "alpha", 0.2), beta = bnd_import_float(proto, "beta", 0.5);
+  if (fabs(alpha - 1. / 6) > 1e-6 || beta != 0.5)
     return bnd_fail(error, BND_ERROR_UNSUPPORTED, "alpha %g and beta %g; the NPU and torch know only 1/6 and 0.5", alpha, beta);
   return unary(importer, proto, BND_OP_HARDSIGMOID, error);
 }
@@ -35,7 +35,7 @@ static bnd_status read_hard_sigmoid(bnd_importer *importer, const Onnx__NodeProt
 static bnd_status read_leaky_relu(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_error *error) {
   bnd_node *x;
   BND_TRY(first_input(importer, proto, &x, error));
-  const bnd_arg args[] = {bnd_arg_of_node(x), bnd_arg_of_float(bnd_import_float(proto, "alpha", 0.01f))};
+  const bnd_arg args[] = {bnd_arg_of_node(x), bnd_arg_of_float(bnd_import_float(proto, "alpha", 0.01))};
   return bnd_import_result(importer, proto, BND_OP_LEAKY_RELU, args, 2, error);
 }
 

@@ -63,7 +63,7 @@ static inline const char *bnd_import_text(const char *text) {
 /* --- attributes --- */
 const Onnx__AttributeProto *bnd_import_attribute(const Onnx__NodeProto *proto, const char *name); /* NULL = absent */
 int64_t bnd_import_int(const Onnx__NodeProto *proto, const char *name, int64_t otherwise);
-float bnd_import_float(const Onnx__NodeProto *proto, const char *name, float otherwise);
+double bnd_import_float(const Onnx__NodeProto *proto, const char *name, double otherwise);
 bool bnd_import_text_is(const Onnx__NodeProto *proto, const char *name, const char *value, bool otherwise);
 /* Returns how many numbers the attribute has (0 = absent), -1 when more than `limit`. */
 int bnd_import_int_list(const Onnx__NodeProto *proto, const char *name, int64_t *numbers, int limit);

@@ -1,5 +1,6 @@
 /* Values, attributes and names of the file on their way into the graph. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -124,9 +125,20 @@ int64_t bnd_import_int(const Onnx__NodeProto *proto, const char *name, int64_t o
   return attribute && attribute->has_i ? attribute->i : otherwise;
 }
 
-float bnd_import_float(const Onnx__NodeProto *proto, const char *name, float otherwise) {
+/* ONNX keeps float32 where torch has double. The shortest decimal that means the same float32 is the number somebody wrote: 0.001, not
+ * 0.0010000000475. */
+static double shortest(float value) {
+  char text[32];
+  for (int digits = 1; digits < 9; digits++) {
+    snprintf(text, sizeof text, "%.*g", digits, value);
+    if (strtof(text, NULL) == value) return strtod(text, NULL);
+  }
+  return value;
+}
+
+double bnd_import_float(const Onnx__NodeProto *proto, const char *name, double otherwise) {
   const Onnx__AttributeProto *attribute = bnd_import_attribute(proto, name);
-  return attribute && attribute->has_f ? attribute->f : otherwise;
+  return attribute && attribute->has_f ? shortest(attribute->f) : otherwise;
 }
 
 bool bnd_import_text_is(const Onnx__NodeProto *proto, const char *name, const char *value, bool otherwise) {

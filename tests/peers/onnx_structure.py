@@ -18,7 +18,6 @@ import onnxruntime
 from onnx import helper, numpy_helper, shape_inference
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
-SHAPE_INPUTS = {"Reshape": [1], "Slice": [1, 2, 3, 4], "Squeeze": [1], "Unsqueeze": [1], "Split": [1], "Expand": [1]}
 
 
 def evaluate(nodes, initializers, outputs, opset):

@@ -2,9 +2,11 @@
 #ifndef BND_TESTS_ONNX_GRAPHS_H
 #define BND_TESTS_ONNX_GRAPHS_H
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "exec/exec.h"
 #include "ops/operators.h"
 
 #define N(node) bnd_arg_of_node(node)
@@ -223,6 +225,45 @@ static bnd_graph *operator_graph(void) {
     abort();
   }
   return g;
+}
+
+/* Runs a graph with plain loops on inputs made of a seed. Returns the outputs one behind the other (free), *count floats of them. */
+static float *outputs_of(const bnd_graph *graph, int output_limit, FILE *inputs_too, size_t *count) {
+  const bnd_exec_options options = {.mode = BND_EXEC_FAKE_QUANTIZE, .backend = BND_BACKEND_REFERENCE, .threads = 1, .output_limit = output_limit};
+  bnd_executor *executor;
+  bnd_session *session;
+  bnd_error error;
+  if (bnd_executor_create(graph, &options, &executor, &error) != BND_OK || bnd_session_create(executor, &session, &error) != BND_OK) {
+    fputs(error.message, stderr);
+    abort();
+  }
+  bnd_tensor inputs[4];
+  const float *data[4];
+  int used = 0;
+  for (const bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
+    if (node->kind != BND_PLACEHOLDER) continue;
+    inputs[used] = values(&node->shape[0], 100u + (unsigned)used);
+    data[used] = bnd_f32(&inputs[used]);
+    if (inputs_too) fwrite(data[used], sizeof(float), inputs[used].count, inputs_too);
+    used++;
+  }
+  if (bnd_session_run(session, data, NULL, NULL, &error) != BND_OK) {
+    fputs(error.message, stderr);
+    abort();
+  }
+  float *all = NULL;
+  *count = 0;
+  for (int i = 0; i < bnd_executor_output_count(executor); i++) {
+    size_t length;
+    bnd_shape_count(bnd_executor_output_shape(executor, i), &length);
+    all = realloc(all, (*count + length + 1) * sizeof(float));
+    memcpy(all + *count, bnd_session_output(session, i), length * sizeof(float));
+    *count += length;
+  }
+  for (int i = 0; i < used; i++) bnd_tensor_release(&inputs[i]);
+  bnd_session_destroy(session);
+  bnd_executor_destroy(executor);
+  return all;
 }
 
 #endif

@@ -30,6 +30,17 @@ static Onnx__ModelProto *written(bnd_graph *graph, const bnd_onnx_export_options
   return model;
 }
 
+/* Beside a file: inputs and what the graph computes from them, for the same script to compare with onnxruntime. */
+static void write_values(const bnd_graph *graph, int output_limit, const char *path) {
+  FILE *file = fopen(path, "wb");
+  assert_non_null(file);
+  size_t count;
+  float *outputs = outputs_of(graph, output_limit, file, &count);
+  assert_int_equal(fwrite(outputs, sizeof(float), count, file), count);
+  assert_int_equal(fclose(file), 0);
+  free(outputs);
+}
+
 static int count(const Onnx__ModelProto *model, const char *op_type) {
   int found = 0;
   for (size_t i = 0; i < model->graph->n_node; i++) found += strcmp(model->graph->node[i]->op_type, op_type) == 0;
@@ -54,6 +65,7 @@ static void quantizers_become_pairs_of_known_scale(void **state) {
   (void)state;
   bnd_graph *graph = quantized_graph();
   Onnx__ModelProto *model = written(graph, &OPTIONS, "test_onnx_quantized.onnx");
+  write_values(graph, 2, "test_onnx_quantized.onnx.values");
   assert_string_equal(model->producer_name, "binade");
   assert_int_equal(model->ir_version, 8);
   assert_int_equal(model->opset_import[0]->version, 17);
@@ -104,6 +116,7 @@ static void dedicated_pairs_have_one_reader_each(void **state) {
   bnd_onnx_export_options options = OPTIONS;
   options.dedicated_qdq = true;
   Onnx__ModelProto *model = written(graph, &options, "test_onnx_dedicated.onnx");
+  write_values(graph, 2, "test_onnx_dedicated.onnx.values");
   for (size_t i = 0; i < model->graph->n_node; i++) {
     const Onnx__NodeProto *pair = model->graph->node[i];
     if (strcmp(pair->op_type, "DequantizeLinear") != 0) continue;
@@ -123,6 +136,7 @@ static void every_operator_has_a_form(void **state) {
   (void)state;
   bnd_graph *graph = operator_graph();
   Onnx__ModelProto *model = written(graph, NULL, "test_onnx_operators.onnx");
+  write_values(graph, 0, "test_onnx_operators.onnx.values");
   assert_int_equal(model->graph->n_output, 40);
   bnd_onnx_free(model);
   bnd_graph_destroy(graph);

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -40,6 +41,17 @@ static void export(const bnd_graph *graph, const bnd_onnx_export_options *option
   check(bnd_export_onnx(graph, options, path, &error), &error);
 }
 
+/* Both compute the same numbers, up to `tolerance` (0 = to the last bit). */
+static void same_values(const bnd_graph *a, const bnd_graph *b, int output_limit, float tolerance) {
+  size_t count[2];
+  float *outputs[] = {outputs_of(a, output_limit, NULL, &count[0]), outputs_of(b, output_limit, NULL, &count[1])};
+  assert_int_equal(count[0], count[1]);
+  for (size_t i = 0; i < count[0]; i++)
+    if (!(fabsf(outputs[0][i] - outputs[1][i]) <= tolerance)) fail_msg("value %zu: %.9g against %.9g", i, outputs[0][i], outputs[1][i]);
+  free(outputs[0]);
+  free(outputs[1]);
+}
+
 static int count_kind(const bnd_graph *graph, bnd_operator_id id) {
   int count = 0;
   for (const bnd_node *node = bnd_graph_first(graph); node; node = node->next) count += bnd_functional_id(node) == id;
@@ -55,6 +67,7 @@ static void quantized_graph_comes_back(void **state) {
   bnd_graph *first = quantized_graph();
   export(first, &options, "test_onnx_first.onnx");
   bnd_graph *second = import("test_onnx_first.onnx");
+  same_values(first, second, 2, 0);
   assert_int_equal(count_kind(second, BND_OP_FAKE_QUANTIZE), 23);
   assert_int_equal(count_kind(second, BND_OP_CONV2D), 2);
   assert_int_equal(count_kind(second, BND_OP_CONV2D_MODULE), 2);
@@ -106,6 +119,7 @@ static void every_operator_comes_back(void **state) {
   bnd_graph *first = operator_graph();
   export(first, NULL, "test_onnx_operators_first.onnx");
   bnd_graph *second = import("test_onnx_operators_first.onnx");
+  same_values(first, second, 0, 1e-6f); /* silu comes back as sigmoid and mul */
   const bnd_operator_id kinds[] = {BND_OP_CONV2D,
                                    BND_OP_CONV_TRANSPOSE2D,
                                    BND_OP_LINEAR,
@@ -425,6 +439,54 @@ static void golden_model_is_read_with_its_exponents(void **state) {
   bnd_graph_destroy(graph);
 }
 
+/* Floats behind the header of a .npy file of version 1. */
+static void read_npy(const char *path, float **numbers, size_t *count, char **memory) {
+  size_t size;
+  assert_int_equal(bnd_file_read(path, 1 << 26, memory, &size, NULL), BND_OK);
+  const size_t header = 10 + (unsigned char)(*memory)[8] + ((size_t)(unsigned char)(*memory)[9] << 8);
+  *numbers = (float *)(*memory + header);
+  *count = (size - header) / sizeof(float);
+}
+
+/* Run here, Quark's file gives what onnxruntime computed from it: at most 1e-4 of the values differ, by one quantum (8 pixels; 2^-7). */
+static void golden_model_computes_what_onnxruntime_computes(void **state) {
+  (void)state;
+  const char *path = SHARED_DIR "/golden/pico/quark_model.onnx";
+  if (access(path, R_OK) != 0) skip();
+  const char *const names[] = {"ort_boxes.npy", "ort_scores.npy"};
+  const float quantum[] = {8, 0x1p-7f};
+  char text[512], *memory[2];
+  float *input, *expected;
+  size_t count;
+  bnd_graph *graph = import(path);
+  const bnd_exec_options options = {.mode = BND_EXEC_FAKE_QUANTIZE, .backend = BND_BACKEND_ONEDNN, .threads = 1};
+  bnd_executor *executor;
+  bnd_session *session;
+  bnd_error error;
+  check(bnd_executor_create(graph, &options, &executor, &error), &error);
+  check(bnd_session_create(executor, &session, &error), &error);
+  snprintf(text, sizeof text, "%s/golden/pico/input.npy", SHARED_DIR);
+  read_npy(text, &input, &count, &memory[0]);
+  check(bnd_session_run(session, (const float *const[]){input}, NULL, NULL, &error), &error);
+  for (int k = 0; k < 2; k++) {
+    snprintf(text, sizeof text, "%s/golden/pico/%s", SHARED_DIR, names[k]);
+    read_npy(text, &expected, &count, &memory[1]);
+    const float *found = bnd_session_output(session, k);
+    size_t different = 0;
+    for (size_t i = 0; i < count; i++) {
+      different += found[i] != expected[i];
+      if (found[i] > expected[i] + quantum[k] || found[i] < expected[i] - quantum[k])
+        fail_msg("%s: %g instead of %g", names[k], found[i], expected[i]);
+    }
+    if (different > count / 10000) fail_msg("%s: %zu of %zu differ", names[k], different, count);
+    free(memory[1]);
+  }
+  free(memory[0]);
+  bnd_session_destroy(session);
+  bnd_executor_destroy(executor);
+  bnd_graph_destroy(graph);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(quantized_graph_comes_back),
@@ -436,6 +498,7 @@ int main(void) {
       cmocka_unit_test(damaged_files_are_survived),
       cmocka_unit_test(deep_nesting_and_bombs_are_refused),
       cmocka_unit_test(golden_model_is_read_with_its_exponents),
+      cmocka_unit_test(golden_model_computes_what_onnxruntime_computes),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
