@@ -412,6 +412,8 @@ static bnd_status run(machine *m, enum opcode opcode) {
 
 bnd_status bnd_pickle_read(bnd_byte_stream *stream, bnd_object_builder *builder, bnd_value **value, bnd_error *error) {
   machine m = {.stream = stream, .builder = builder, .pool = &builder->pool, .error = error};
+  /* Never empty-handed: an empty tuple and an empty mark point into the stack even before anything was pushed. */
+  if (!BND_GROW(m.stack, m.stack_capacity, 16)) return bnd_fail_memory(error, stream->name);
   bnd_status status;
   for (;;) {
     unsigned char opcode;
