@@ -53,7 +53,7 @@ static const char *stage_title(const char *name) {
 
 static void print_table(const bnd_quantize_options *options, const bnd_quantize_result *result) {
   cli_table *table = cli_table_create("lrrrrrr");
-  const char *const headers[] = {"stage", "mAP@0.50", "mAP@0.50:0.95", "change", "images", "seconds", "peak MiB"};
+  const char *const headers[] = {"stage", "mAP@0.50", "mAP@0.50:0.95", "change", "images", "seconds", "MiB"};
   for (size_t i = 0; i < 7; i++) cli_table_cell(table, "%s", headers[i]);
   for (int i = 0; i < result->stage_count; i++) {
     const bnd_stage_result *stage = &result->stages[i], *first = &result->stages[0];
