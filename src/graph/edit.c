@@ -123,10 +123,17 @@ void bnd_node_erase(bnd_node *node) {
   node->graph->node_count--;
 }
 
+/* torch.fx keeps what writes into its input ("add_") or draws random numbers, used or not. */
+static bool has_side_effect(const bnd_node *node) {
+  if (node->kind == BND_PLACEHOLDER || node->kind == BND_OUTPUT) return true;
+  if (node->kind != BND_CALL_FUNCTION) return false;
+  return node->op->name[strlen(node->op->name) - 1] == '_' || strcmp(node->op->name, "dropout") == 0;
+}
+
 void bnd_graph_eliminate_dead_code(bnd_graph *graph) {
   for (bnd_node *node = graph->last, *previous; node; node = previous) {
     previous = node->previous;
-    if (node->user_count == 0 && node->kind != BND_PLACEHOLDER && node->kind != BND_OUTPUT) bnd_node_erase(node);
+    if (node->user_count == 0 && !has_side_effect(node)) bnd_node_erase(node);
   }
 }
 

@@ -150,7 +150,7 @@ void bnd_node_replace_all_uses(bnd_node *node, bnd_node *replacement, bool keep_
 void bnd_node_move_after(bnd_node *node, bnd_node *place);
 void bnd_node_move_before(bnd_node *node, bnd_node *place);
 void bnd_node_erase(bnd_node *node); /* must have no users */
-/* Removes call and get_attr nodes without users, from the end backwards, as torch.fx does (placeholders and outputs stay). */
+/* Removes call and get_attr nodes without users, from the end backwards, as torch.fx does (placeholders, outputs, in-place operators and dropout stay). */
 void bnd_graph_eliminate_dead_code(bnd_graph *graph);
 /* Copies scope, skip, original_module and changed_by. */
 void bnd_node_copy_meta(bnd_node *to, const bnd_node *from);

@@ -12,7 +12,7 @@ order, at which sizes; its quantizer counts are those the original asserts. OUT/
   [prepared]    the graph after Quark's rewrites (quantized with an empty configuration)
   [quantized]   the graph after insertion and calibration
   [frozen]      the graph after freeze
-  [quantizers]  name, kind, observed node, position after calibration, position after freeze
+  [quantizers]  name, kind, observed node, position after calibration, position after freeze (- = gone with dead code)
   [rule NAME]   "set QUANTIZER POSITION" on the calibrated graph, then the positions of all quantizers after that one rule
   [operators]   how many nodes of each type torch.onnx.export writes for the frozen graph
 """
@@ -547,7 +547,7 @@ def run(name, number, path):
     frozen = quantizer.freeze(quantized.eval())
     section("frozen", str(frozen.graph))
     final = {row[0]: position(row[3]) for row in quantizers(frozen)}
-    section("quantizers", *[f"{n} {kind} {observed} {p} {final[n]}" for n, kind, observed, p in calibrated])
+    section("quantizers", *[f"{n} {kind} {observed} {p} {final.get(n, '-')}" for n, kind, observed, p in calibrated])
     for rule, chosen, after in results:
         section(f"rule {rule}", *[f"set {k} {v}" for k, v in chosen.items()], *[f"{k} {v}" for k, v in after])
     with tempfile.TemporaryDirectory() as folder:

@@ -190,7 +190,9 @@ static inline void each_quantizer(const conformance_case *c, position_stage stag
   char line[512], name[256], kind[32], observed[128];
   while (next_line(&at, line, sizeof line)) {
     int position[2];
-    assert_int_equal(sscanf(line, "%255s %31s %127s %d %d", name, kind, observed, &position[0], &position[1]), 5);
+    const int fields = sscanf(line, "%255s %31s %127s %d %d", name, kind, observed, &position[0], &position[1]);
+    assert_true(fields == 5 || (fields == 4 && line[strlen(line) - 1] == '-'));
+    if (stage == FROZEN && fields == 4) continue; /* gone with dead code */
     bnd_quantizer *quantizer = find_quantizer(c->graph, name);
     if (action == SET_POSITION) set_position(quantizer, position[stage]);
     else if ((action == COMPARE_POSITION || (action == COMPARE_WEIGHTS && strcmp(kind, "activation") != 0)) && quantizer->position[0] != position[stage])
