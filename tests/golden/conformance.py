@@ -14,6 +14,7 @@ order, at which sizes; its quantizer counts are those the original asserts. OUT/
   [frozen]      the graph after freeze
   [quantizers]  name, kind, observed node, position after calibration, position after freeze (- = gone with dead code)
   [rule NAME]   "set QUANTIZER POSITION" on the calibrated graph, then the positions of all quantizers after that one rule
+  [outputs]     float or frozen, index of the output, then 16 values evenly spread over it: of the prepared and of the frozen network
   [operators]   how many nodes of each type torch.onnx.export writes for the frozen graph
 """
 import collections, contextlib, copy, io, os, sys, tempfile
@@ -504,6 +505,14 @@ def shape_text(shape):
     return "x".join(map(str, shape)) if len(shape) else "scalar"
 
 
+def outputs(stage, model, inputs):
+    with torch.no_grad():
+        results = model(*inputs)
+    for i, result in enumerate(results if isinstance(results, (tuple, list)) else [results]):
+        flat = result.flatten()
+        yield " ".join([stage, str(i), *[repr(float(flat[k * len(flat) // 16])) for k in range(16)]])
+
+
 def run(name, number, path):
     cls, input_shapes, observer, behaviours = CASES[name]
     torch.manual_seed(0)
@@ -529,7 +538,8 @@ def run(name, number, path):
     section("captured", str(graph.graph))
     shapes = lambda value: [shape_text(v.shape) for v in (value if isinstance(value, (tuple, list)) else [value])]
     section("shapes", *[" ".join([node.name, *shapes(node.meta["val"])]) for node in graph.graph.nodes if "val" in node.meta])
-    section("prepared", str(tool(None).quantize_model(capture(), [batch]).graph))
+    prepared = tool(None).quantize_model(capture(), [batch]).eval()
+    section("prepared", str(prepared.graph))
 
     quantizer = tool(observer)
     quantized = quantizer.quantize_model(graph, [batch])
@@ -550,6 +560,7 @@ def run(name, number, path):
     section("quantizers", *[f"{n} {kind} {observed} {p} {final.get(n, '-')}" for n, kind, observed, p in calibrated])
     for rule, chosen, after in results:
         section(f"rule {rule}", *[f"set {k} {v}" for k, v in chosen.items()], *[f"{k} {v}" for k, v in after])
+    section("outputs", *outputs("float", prepared, inputs), *outputs("frozen", frozen, inputs))
     with tempfile.TemporaryDirectory() as folder:
         torch.onnx.export(frozen, tuple(inputs), f"{folder}/m.onnx", dynamo=False)
         counts = collections.Counter(node.op_type for node in onnx.load(f"{folder}/m.onnx").graph.node)

@@ -342,6 +342,14 @@ static inline void check_weights(const conformance_case *c) {
   each_quantizer(c, CALIBRATED, COMPARE_WEIGHTS);
 }
 
+static inline void freeze(const conformance_case *c) {
+  const bnd_target_profile target = xint8_profile();
+  ASSERT_OK(bnd_quark_merge_batch_norm(c->graph, error));
+  ASSERT_OK(bnd_clip_to_relu(c->graph, error));
+  bnd_adjust_positions(c->graph, &target);
+  ASSERT_OK(bnd_hard_sigmoid_to_hardware(c->graph, &target, error));
+}
+
 static inline void check_quantized(const conformance_row *row) {
   conformance_case c = open_case(row->name);
   ASSERT_OK(bnd_infer_shapes(c.graph, error));
@@ -356,11 +364,7 @@ static inline void check_quantized(const conformance_row *row) {
   assert_int_equal(check_rules(&c), row->rules);
 
   each_quantizer(&c, CALIBRATED, SET_POSITION);
-  const bnd_target_profile target = xint8_profile();
-  ASSERT_OK(bnd_quark_merge_batch_norm(c.graph, error));
-  ASSERT_OK(bnd_clip_to_relu(c.graph, error));
-  bnd_adjust_positions(c.graph, &target);
-  ASSERT_OK(bnd_hard_sigmoid_to_hardware(c.graph, &target, error));
+  freeze(&c);
   expect_text(&c, "frozen");
   each_quantizer(&c, FROZEN, COMPARE_POSITION);
   expect_operators(c.graph, row->frozen);
