@@ -325,7 +325,7 @@ static inline void check_prepared(const conformance_row *row) {
 /* Weight and bias quantizers observe what their module multiplies with, batch norm folded in. */
 static inline void check_weights(const conformance_case *c) {
   for (const bnd_node *node = bnd_graph_first(c->graph); node; node = node->next) {
-    if (!bnd_is_conv_module(node)) continue;
+    if (!bnd_is_conv_module(node) || !node->module->weight_quantizer) continue;
     const bool transposed = bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_MODULE) || bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_BN_MODULE);
     bnd_tensor weight, bias;
     ASSERT_OK(bnd_module_fold(node->module, transposed, &weight, &bias, error));
