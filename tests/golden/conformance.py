@@ -426,6 +426,17 @@ class convolution(Network):
         return self.conv(x)
 
 
+@case([(1, 3, 28, 28)])
+class add_and_mul_of_floats(Network):
+    """add_and_mul with float scalars: integer ones stay int64 tensors in the original, whose fake quantizer then truncates 7.9375 to 7 and whose
+    exported file has a QuantizeLinear of int64, which no runtime loads."""
+    def __init__(self):
+        super().__init__(conv=nn.Conv2d(3, 8, 1), relu=nn.ReLU(), pool=nn.AvgPool2d(3, 3))
+
+    def forward(self, x):
+        return self.pool(self.relu(self.conv(x)) + 100.0) * 10.0
+
+
 # ---- running a case ----
 
 def uniform(shape, low, high, seed):
