@@ -84,3 +84,13 @@ case("sparse_categories", seed=9, images=5, categories=20, truths=4, detections=
 truth, found = draw(seed=5, images=8, categories=3, truths=5, detections=15)
 ids = [image["id"] for image in truth["images"]]
 write("subset", truth, found, [ids[5], ids[1], ids[5], ids[3]])
+
+# Annotation 0 with a perfect detection; an overlap of exactly 0.8999999999999999, which is COCO's ninth threshold and less than 0.9.
+truth = dict(images=[dict(id=1), dict(id=2)], categories=[dict(id=1, name="a"), dict(id=2, name="b")],
+             annotations=[dict(id=0, image_id=1, category_id=1, bbox=[10.0, 10.0, 50.0, 50.0], area=2500.0, iscrowd=0),
+                          dict(id=1, image_id=1, category_id=1, bbox=[200.0, 10.0, 50.0, 50.0], area=2500.0, iscrowd=0),
+                          dict(id=2, image_id=2, category_id=2, bbox=[0.0, 0.0, 94.4, 85.8], area=8000.0, iscrowd=0)])
+found = [dict(image_id=1, category_id=1, bbox=[10.0, 10.0, 50.0, 50.0], score=0.9),
+         dict(image_id=1, category_id=1, bbox=[200.0, 10.0, 50.0, 50.0], score=0.8),
+         dict(image_id=2, category_id=2, bbox=[0.0, 0.0, 84.96, 85.8], score=0.7)]
+write("edges", truth, found, [1, 2])

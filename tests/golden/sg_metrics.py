@@ -86,4 +86,9 @@ write("no_targets", 2, draw(7, 4, 2, 0, 6))
 write("no_detections", 3, draw(8, 4, 3, 5, 0))
 write("many_classes", 40, draw(9, 10, 40, 12, 20, levels=32))
 write("small_canvas", 2, draw(10, 6, 2, 5, 12, grid=8), width=400, height=300)
-write("recall_grid", 1, draw(11, 5, 1, 8, 12, levels=10, grid=32, crowd=0))
+# 20 targets found one after the other, a false positive after each: recall meets 13 / 20, which is below the grid's float for 0.65.
+places = np.array([[40 + 60 * (i % 10), 100 + 200 * (i // 10)] for i in range(20)], np.float32)
+right = [[x, y, x + 20, y + 20, 0.99 - 0.02 * i, 0] for i, (x, y) in enumerate(places)]
+wrong = [[x, y + 50, x + 20, y + 70, 0.98 - 0.02 * i, 0] for i, (x, y) in enumerate(places)]
+rows = np.array([row for pair in zip(right, wrong) for row in pair], np.float32)
+write("recall_grid", 1, [[rows, np.array([[0, x + 10, y + 10, 20, 20] for x, y in places], np.float32), np.zeros((0, 5), np.float32)]])

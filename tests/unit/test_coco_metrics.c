@@ -116,8 +116,8 @@ static void check_file(const char *name) {
 
 static void numbers_are_those_of_pycocotools(void **state) {
   (void)state;
-  static const char *const NAMES[] = {"plain", "ties", "crowd", "empty_boxes", "many_detections", "annotation_zero", "no_truth", "sparse_categories",
-                                      "subset"};
+  static const char *const NAMES[] = {"plain",  "ties", "crowd", "empty_boxes", "many_detections", "annotation_zero", "no_truth", "sparse_categories",
+                                      "subset", "edges"};
   for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) check_file(NAMES[i]);
 }
 

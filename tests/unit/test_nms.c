@@ -242,6 +242,22 @@ static void overlap_on_the_threshold_is_kept(void **state) {
   assert_int_equal(count, 2);
 }
 
+/* Pairs of class 79 whose IoU is 0.7 up to the rounding of the shifted coordinates. torchvision.ops.batched_nms keeps one of the first and two of the
+ * second; without the shift, or with another one, it is the other way round. */
+static void rounding_of_the_shift_is_torchvision_s(void **state) {
+  (void)state;
+  const float pairs[2][2][4] = {{{104.93000030517578f, 10, 151.02999877929688f, 40}, {104.93000030517578f, 10, 137.1999969482422f, 40}},
+                                {{203.8000030517578f, 10, 269.0f, 40}, {203.8000030517578f, 10, 249.44000244140625f, 40}}};
+  static float scores[2][80];
+  scores[0][79] = 0.9f, scores[1][79] = 0.8f;
+  const bnd_postprocess_options options = bnd_postprocess_for_metrics();
+  for (size_t i = 0; i < 2; i++) {
+    size_t count;
+    free(run(pairs[i][0], scores[0], 2, 80, &options, &count));
+    assert_int_equal(count, i + 1);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(order_of_equal_scores_is_torch_s),
@@ -250,6 +266,7 @@ int main(void) {
       cmocka_unit_test(published_vector),
       cmocka_unit_test(unusual_input_is_handled),
       cmocka_unit_test(overlap_on_the_threshold_is_kept),
+      cmocka_unit_test(rounding_of_the_shift_is_torchvision_s),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
