@@ -146,6 +146,7 @@ static bnd_status compile(bnd_executor *plan, const bnd_graph *graph, bnd_error 
   release_unused_constants(plan);
   for (size_t s = 0; s < plan->step_count; s++) {
     plan->steps[s].module = NULL; /* the graph may go */
+    plan->steps[s].kernel.threads = plan->options.threads;
     if (plan->steps[s].convolution) plan->weight_bytes += bnd_onednn_convolution_weight_bytes(plan->steps[s].convolution);
   }
   return BND_OK;

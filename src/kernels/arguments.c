@@ -216,6 +216,7 @@ bnd_status bnd_kernel_of_node(const bnd_node *node, bnd_kernel *kernel, bnd_erro
   memset(kernel, 0, sizeof *kernel);
   if (!node->op) return fail(node, error, "not a call");
   kernel->id = computed_id(node);
+  kernel->threads = 1;
   if (node->kind == BND_CALL_FUNCTION) return read_function(node, kernel, error);
   if (!node->module) return fail(node, error, "the module is missing");
   read_module(node, kernel);

@@ -26,6 +26,7 @@ typedef struct bnd_kernel {
   double low, high;             /* clamp */
   double number;                /* epsilon, slope, fill value, factor of the second operand of add and sub, factor behind a pool */
   const bnd_quantizer *quantizer; /* fake_quantize; borrowed */
+  int threads;                  /* to share the work among, 1 after decoding; each value is computed by one of them, in the same way */
 } bnd_kernel;
 
 /* Decodes the arguments of a call node whose inputs have shapes. Fails where an argument has no meaning here. */
@@ -41,7 +42,7 @@ typedef struct bnd_operand {
    `limit`, returns how many there are. */
 int bnd_kernel_operands(const bnd_node *node, bnd_operand *operands, int limit);
 
-/* Computes outputs from inputs: shapes of the outputs are set, memory is there, inputs and outputs do not overlap. One thread, fixed order. */
+/* Computes outputs from inputs: shapes of the outputs are set, memory is there, inputs and outputs do not overlap. */
 typedef void bnd_kernel_function(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count);
 /* The plain loop of an operator; NULL for those that compute nothing (getitem, no_grad regions). */
 bnd_kernel_function *bnd_reference_kernel(bnd_operator_id id);

@@ -43,9 +43,16 @@ static void activate(const bnd_kernel *kernel, const float *x, float *y, size_t 
   }
 }
 
+enum { PIECE = 4096 };
+
 void bnd_reference_activation(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
   (void)input_count, (void)output_count;
-  activate(kernel, inputs[0].data, outputs[0].data, bnd_array_count(&inputs[0]));
+  const size_t count = bnd_array_count(&inputs[0]), pieces = (count + PIECE - 1) / PIECE;
+#pragma omp parallel for num_threads(kernel->threads) if (kernel->threads > 1 && pieces > 1)
+  for (size_t p = 0; p < pieces; p++) {
+    const size_t at = p * PIECE;
+    activate(kernel, inputs[0].data + at, outputs[0].data + at, count - at < PIECE ? count - at : PIECE);
+  }
 }
 
 enum { LANES = 64 };
@@ -75,10 +82,12 @@ void bnd_reference_softmax(const bnd_kernel *kernel, const bnd_array *inputs, in
   const bnd_shape *shape = &inputs[0].shape;
   const size_t outer = bnd_span(shape, 0, kernel->axis), size = (size_t)shape->size[kernel->axis], inner = bnd_span(shape, kernel->axis + 1, shape->rank);
   if (size == 0) return;
+  const size_t strips = (inner + LANES - 1) / LANES;
+#pragma omp parallel for collapse(2) num_threads(kernel->threads) if (kernel->threads > 1)
   for (size_t o = 0; o < outer; o++)
-    for (size_t i = 0; i < inner; i += LANES) {
-      const size_t at = o * size * inner + i;
-      softmax_lanes(inputs[0].data + at, outputs[0].data + at, size, inner, inner - i < LANES ? inner - i : LANES);
+    for (size_t s = 0; s < strips; s++) {
+      const size_t first = s * LANES, at = o * size * inner + first;
+      softmax_lanes(inputs[0].data + at, outputs[0].data + at, size, inner, inner - first < LANES ? inner - first : LANES);
     }
 }
 

@@ -12,10 +12,10 @@ static image image_of(const bnd_array *array) { return (image){array->shape.size
 
 /* sums[j] += weight * row[(first + j) * stride + shift] where that column exists. */
 static void add_row(double *sums, int64_t first, int64_t count, const float *row, int64_t width, int64_t stride, int64_t shift, double weight) {
-  for (int64_t j = 0; j < count; j++) {
-    const int64_t x = (first + j) * stride + shift;
-    if (x >= 0 && x < width) sums[j] += weight * (double)row[x];
-  }
+  int64_t begin = 0, end = count;
+  while (begin < end && (first + begin) * stride + shift < 0) begin++;
+  while (end > begin && (first + end - 1) * stride + shift >= width) end--;
+  for (int64_t j = begin; j < end; j++) sums[j] += weight * (double)row[(first + j) * stride + shift];
 }
 
 static void convolve_strip(const bnd_kernel *kernel, const float *in, const image *from, const float *weight, int64_t in_channels, const int64_t *window, int64_t y,
@@ -36,11 +36,12 @@ void bnd_reference_convolution(const bnd_kernel *kernel, const bnd_array *inputs
   const float *bias = input_count > 2 ? inputs[2].data : NULL;
   const image from = image_of(x), to = image_of(y);
   const int64_t in_channels = w->shape.size[1], *window = w->shape.size + 2, group_outputs = to.channels / kernel->groups;
+#pragma omp parallel for collapse(3) num_threads(kernel->threads) if (kernel->threads > 1)
   for (int64_t n = 0; n < y->shape.size[0]; n++)
-    for (int64_t o = 0; o < to.channels; o++) {
-      const float *in = x->data + (n * from.channels + o / group_outputs * in_channels) * from.height * from.width;
-      const float *weight = w->data + o * in_channels * window[0] * window[1];
-      for (int64_t row = 0; row < to.height; row++)
+    for (int64_t o = 0; o < to.channels; o++)
+      for (int64_t row = 0; row < to.height; row++) {
+        const float *in = x->data + (n * from.channels + o / group_outputs * in_channels) * from.height * from.width;
+        const float *weight = w->data + o * in_channels * window[0] * window[1];
         for (int64_t first = 0; first < to.width; first += STRIP) {
           const int64_t count = to.width - first < STRIP ? to.width - first : STRIP;
           double sums[STRIP] = {0};
@@ -48,7 +49,7 @@ void bnd_reference_convolution(const bnd_kernel *kernel, const bnd_array *inputs
           float *out = y->data + ((n * to.channels + o) * to.height + row) * to.width + first;
           for (int64_t j = 0; j < count; j++) out[j] = (float)(sums[j] + (bias ? (double)bias[o] : 0.0));
         }
-    }
+      }
 }
 
 /* One output value: the inputs whose kernel window covers it. Weight layout: input channel, output channel of the group, row, column. */
@@ -75,9 +76,10 @@ void bnd_reference_transposed_convolution(const bnd_kernel *kernel, const bnd_ar
   const float *bias = input_count > 2 ? inputs[2].data : NULL;
   const image from = image_of(x), to = image_of(y);
   const int64_t group_inputs = from.channels / kernel->groups, group_outputs = w->shape.size[1], *window = w->shape.size + 2;
-  float *out = y->data;
+#pragma omp parallel for collapse(2) num_threads(kernel->threads) if (kernel->threads > 1)
   for (int64_t n = 0; n < y->shape.size[0]; n++)
     for (int64_t o = 0; o < to.channels; o++) {
+      float *out = y->data + (n * to.channels + o) * to.height * to.width;
       const int64_t group = o / group_outputs;
       const float *in = x->data + (n * from.channels + group * group_inputs) * from.height * from.width;
       const float *weight = w->data + (group * group_inputs * group_outputs + o % group_outputs) * window[0] * window[1];

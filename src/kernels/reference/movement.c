@@ -44,7 +44,7 @@ void bnd_reference_split(const bnd_kernel *kernel, const bnd_array *inputs, int 
   }
 }
 
-enum { TILE = 16 };
+enum { TILE = 16, STRIP = 256 };
 
 /* y[r][c] = x[c * step + r], in tiles so that both sides stay in the cache. */
 static void transpose_matrix(const float *x, size_t step, float *y, size_t rows, size_t columns) {
@@ -74,17 +74,25 @@ void bnd_reference_permute(const bnd_kernel *kernel, const bnd_array *inputs, in
   }
   const size_t count = bnd_array_count(&outputs[0]), rows = (size_t)sizes[rank - 2], columns = (size_t)sizes[rank - 1];
   const size_t row_step = steps[rank - 2], column_step = steps[rank - 1];
-  int64_t index[BND_MAX_RANK] = {0};
-  for (size_t at = 0; at < count; at += rows * columns) {
-    const float *x = inputs[0].data;
-    float *y = outputs[0].data + at;
-    for (int d = 0; d < rank - 2; d++) x += (size_t)index[d] * steps[d];
-    if (row_step == 1) transpose_matrix(x, column_step, y, rows, columns);
-    else
-      for (size_t i = 0; i < rows; i++)
+  const size_t matrices = rows && columns ? count / (rows * columns) : 0, strips = (rows + STRIP - 1) / STRIP;
+#pragma omp parallel for collapse(2) num_threads(kernel->threads) if (kernel->threads > 1)
+  for (size_t m = 0; m < matrices; m++)
+    for (size_t s = 0; s < strips; s++) {
+      const size_t first = s * STRIP, taken = rows - first < STRIP ? rows - first : STRIP;
+      const float *x = inputs[0].data + first * row_step;
+      float *y = outputs[0].data + (m * rows + first) * columns;
+      size_t rest = m;
+      for (int d = rank - 3; d >= 0; d--) {
+        x += rest % (size_t)sizes[d] * steps[d];
+        rest /= (size_t)sizes[d];
+      }
+      if (row_step == 1) {
+        transpose_matrix(x, column_step, y, taken, columns);
+        continue;
+      }
+      for (size_t i = 0; i < taken; i++)
         for (size_t j = 0; j < columns; j++) y[i * columns + j] = x[i * row_step + j * column_step];
-    for (int d = rank - 3; d >= 0 && ++index[d] == sizes[d]; d--) index[d] = 0;
-  }
+    }
 }
 
 /* [.., C*r*r, H, W] -> [.., C, H*r, W*r] */
