@@ -110,8 +110,8 @@ static inline void expect_text(const conformance_case *c, const char *title) {
   while (at < text.length && at < length && text.text[at] == expected[at])
     if (text.text[at++] == '\n') line = at;
   if (text.length != length || at != length)
-    fail_msg("[%s] differs:\n  %.*s\nexpected\n  %.*s", title, (int)strcspn(text.text + line, "\n"), text.text + line, (int)strcspn(expected + line, "\n"),
-             expected + line);
+    fail_msg("[%s] differs:\n  %.*s\nexpected\n  %.*s", title, (int)strcspn(text.text + line, "\n"), text.text + line,
+             (int)strcspn(expected + line, "\n"), expected + line);
   bnd_string_free(&text);
 }
 
@@ -163,7 +163,8 @@ static inline bnd_quantizer *find_quantizer(const bnd_graph *graph, const char *
   if (part) *part++ = '\0';
   const bnd_node *node = bnd_graph_find(graph, node_name);
   if (!node || !node->module) fail_msg("no quantizer %s", name);
-  bnd_quantizer *quantizer = !part ? node->module->quantizer : strcmp(part, "weight") == 0 ? node->module->weight_quantizer : node->module->bias_quantizer;
+  const bnd_module *module = node->module;
+  bnd_quantizer *quantizer = !part ? module->quantizer : strcmp(part, "weight") == 0 ? module->weight_quantizer : module->bias_quantizer;
   if (!quantizer) fail_msg("no quantizer %s", name);
   return quantizer;
 }
@@ -194,8 +195,9 @@ static inline void each_quantizer(const conformance_case *c, position_stage stag
     assert_true(fields == 5 || (fields == 4 && line[strlen(line) - 1] == '-'));
     if (stage == FROZEN && fields == 4) continue; /* gone with dead code */
     bnd_quantizer *quantizer = find_quantizer(c->graph, name);
+    const bool compare = action == COMPARE_POSITION || (action == COMPARE_WEIGHTS && strcmp(kind, "activation") != 0);
     if (action == SET_POSITION) set_position(quantizer, position[stage]);
-    else if ((action == COMPARE_POSITION || (action == COMPARE_WEIGHTS && strcmp(kind, "activation") != 0)) && quantizer->position[0] != position[stage])
+    else if (compare && quantizer->position[0] != position[stage])
       fail_msg("%s: position %d, expected %d", name, quantizer->position[0], position[stage]);
     else if (action == COMPARE_OBSERVED && strcmp(kind, "activation") == 0)
       assert_string_equal(bnd_arg_node(bnd_graph_find(c->graph, name), 0)->name, observed);
@@ -215,8 +217,9 @@ static inline bnd_target_profile profile_of_rule(const char *rule) {
   const bnd_target_profile all = xint8_profile();
   enum { WIDE = 10000 };
   const bnd_limits wide = {-WIDE, WIDE};
-  bnd_target_profile t = {.shift_read = wide, .shift_write_add = wide, .shift_write_mul = wide, .shift_cut = wide, .shift_bias_high = WIDE,
-                  .accumulator_bits = WIDE, .hard_sigmoid_input = wide, .hard_sigmoid_output_low = -WIDE, .hard_sigmoid_shift = WIDE, .shift_swish = wide};
+  bnd_target_profile t = {
+      .shift_read = wide, .shift_write_add = wide, .shift_write_mul = wide, .shift_cut = wide, .shift_bias_high = WIDE, .accumulator_bits = WIDE,
+      .hard_sigmoid_input = wide, .hard_sigmoid_output_low = -WIDE, .hard_sigmoid_shift = WIDE, .shift_swish = wide};
   t.align_concat = strcmp(rule, "align_concat") == 0;
   t.align_pool = strcmp(rule, "align_pool") == 0;
   if (strcmp(rule, "shift_read") == 0) t.shift_read = all.shift_read;
