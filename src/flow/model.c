@@ -67,8 +67,40 @@ bnd_status bnd_model_open(const char *path, bnd_model **model, bnd_error *error)
 
 bool bnd_model_is_onnx(const bnd_model *model) { return model->graph != NULL; }
 
+/* The one image input of an ONNX file; NULL when it has another kind of input. */
+static const bnd_node *image_input(const bnd_graph *graph) {
+  const bnd_node *input = NULL;
+  for (const bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
+    if (node->kind != BND_PLACEHOLDER) continue;
+    if (input || node->shape[0].rank != 4 || node->shape[0].size[0] != 1 || node->shape[0].size[1] != 3) return NULL;
+    input = node;
+  }
+  return input;
+}
+
+/* The scores [1,A,N] among the outputs of a detector's ONNX file; NULL when its first two outputs are not boxes and scores. */
+static const bnd_node *scores_output(const bnd_graph *graph) {
+  const bnd_node *last = bnd_graph_last(graph);
+  if (!last || last->kind != BND_OUTPUT || last->args[0].kind != BND_ARG_LIST || last->args[0].list.count < 2) return NULL;
+  const bnd_arg *items = last->args[0].list.items;
+  if (items[0].kind != BND_ARG_NODE || items[1].kind != BND_ARG_NODE) return NULL;
+  const bnd_shape *boxes = &items[0].node->shape[0], *scores = &items[1].node->shape[0];
+  return boxes->rank == 3 && scores->rank == 3 && boxes->size[2] == 4 && boxes->size[1] == scores->size[1] ? items[1].node : NULL;
+}
+
+static bnd_status onnx_size(const bnd_model *model, int size, int *width, int *height, bnd_error *error) {
+  const bnd_node *input = image_input(model->graph);
+  if (!input) return bnd_fail(error, BND_ERROR_MODEL, "%s: its input is not one image [1,3,H,W]", model->path);
+  *height = (int)input->shape[0].size[2];
+  *width = (int)input->shape[0].size[3];
+  if (size && (size != *width || size != *height))
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "%s: was made for %dx%d; another size needs another file", model->path, *width, *height);
+  return BND_OK;
+}
+
 bnd_status bnd_model_size(const bnd_model *model, int size, int *width, int *height, bnd_error *error) {
   enum { GRID = 32, LARGEST = 16384 };
+  if (bnd_model_is_onnx(model)) return onnx_size(model, size, width, height, error);
   *width = size ? size : model->has_preprocessing ? model->preprocessing.width : 640;
   *height = size ? size : model->has_preprocessing ? model->preprocessing.height : 640;
   if (*width < GRID || *height < GRID || *width % GRID || *height % GRID || *width > LARGEST || *height > LARGEST)
@@ -98,7 +130,24 @@ bnd_status bnd_model_graph(const bnd_model *model, const bnd_yolo_nas_options *o
   return bnd_yolo_nas_graph(model->network, options, graph, error);
 }
 
-int bnd_model_class_count(const bnd_model *model) { return model->network ? bnd_yolo_nas_architecture_of(model->network)->classes : 0; }
+bnd_status bnd_model_detector(const bnd_model *model, bnd_yolo_nas_form form, int width, int height, bnd_graph **graph, bnd_exec_mode *mode, bnd_error *error) {
+  *mode = BND_EXEC_FLOAT;
+  if (!bnd_model_is_onnx(model)) {
+    const bnd_yolo_nas_options options = {.form = form, .height = height, .width = width};
+    return bnd_yolo_nas_graph(model->network, &options, graph, error);
+  }
+  if (!scores_output(model->graph))
+    return bnd_fail(error, BND_ERROR_MODEL, "%s: its first two outputs are not boxes [1,A,4] and scores [1,A,N], as files written by binade have", model->path);
+  for (const bnd_node *node = bnd_graph_first(model->graph); node; node = node->next)
+    if (bnd_is_fake_quantize(node)) *mode = BND_EXEC_FAKE_QUANTIZE;
+  return bnd_graph_copy(model->graph, graph, error);
+}
+
+int bnd_model_class_count(const bnd_model *model) {
+  if (model->network) return bnd_yolo_nas_architecture_of(model->network)->classes;
+  const bnd_node *scores = model->graph ? scores_output(model->graph) : NULL;
+  return scores ? (int)scores->shape[0].size[2] : 0;
+}
 
 static const char *const COCO_NAMES[80] = {
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light", "fire hydrant", "stop sign",

@@ -4,6 +4,7 @@
 
 #include "binade/binade.h"
 #include "data/transform.h"
+#include "exec/exec.h"
 #include "formats/checkpoint/checkpoint.h"
 #include "models/yolo_nas/yolo_nas.h"
 
@@ -33,6 +34,8 @@ bnd_status bnd_model_size(const bnd_model *model, int size, int *width, int *hei
 /* For datasets sizes are truncated, for prediction rounded, as super-gradients does in either place. */
 bnd_status bnd_model_preprocessing(const bnd_model *model, int size, bool prediction, bnd_preprocessing *preprocessing, bnd_error *error);
 bnd_status bnd_model_graph(const bnd_model *model, const bnd_yolo_nas_options *options, bnd_graph **graph, bnd_error *error);
+/* What evaluation and prediction run: the network in a form, decoded outputs only, or an ONNX file as it is; and how (quantized files: quantized). */
+bnd_status bnd_model_detector(const bnd_model *model, bnd_yolo_nas_form form, int width, int height, bnd_graph **graph, bnd_exec_mode *mode, bnd_error *error);
 int bnd_model_class_count(const bnd_model *model);
 /* The checkpoint's name of a class, COCO's when there are 80, else "class 7" (written into text). */
 const char *bnd_model_class_name(const bnd_model *model, int label, char text[32]);
