@@ -22,19 +22,15 @@ static void write_violation(void *user, const bnd_violation *v) {
     return;
   }
   bnd_json_begin_object(s->json, BND_JSON_ONE_LINE);
-  bnd_json_key(s->json, "rule");
-  bnd_json_string(s->json, bnd_rule_name(v->rule));
-  bnd_json_key(s->json, "node");
-  bnd_json_string(s->json, v->node);
-  bnd_json_key(s->json, "value");
-  bnd_json_integer(s->json, v->value);
+  bnd_json_put_string(s->json, "rule", bnd_rule_name(v->rule));
+  bnd_json_put_string(s->json, "node", v->node);
+  bnd_json_put_integer(s->json, "value", v->value);
   bnd_json_key(s->json, "limits");
   bnd_json_begin_array(s->json, BND_JSON_ONE_LINE);
   bnd_json_integer(s->json, v->limits.low);
   bnd_json_integer(s->json, v->limits.high);
   bnd_json_end_array(s->json);
-  bnd_json_key(s->json, "detail");
-  bnd_json_string(s->json, v->detail);
+  bnd_json_put_string(s->json, "detail", v->detail);
   bnd_json_end_object(s->json);
 }
 
@@ -66,10 +62,8 @@ static void check_json(const bnd_model *model, const bnd_target_profile *target,
   bnd_json_writer w = {.out = text};
   check_state s = {.json = &w};
   bnd_json_begin_object(&w, BND_JSON_LINES);
-  bnd_json_key(&w, "file");
-  bnd_json_string(&w, model->path);
-  bnd_json_key(&w, "target");
-  bnd_json_string(&w, target->name);
+  bnd_json_put_string(&w, "file", model->path);
+  bnd_json_put_string(&w, "target", target->name);
   bnd_json_key(&w, "checked");
   bnd_json_begin_object(&w, BND_JSON_LINES);
   for (int rule = 0; rule < BND_RULE_COUNT; rule++) {
@@ -77,8 +71,7 @@ static void check_json(const bnd_model *model, const bnd_target_profile *target,
     bnd_json_integer(&w, bnd_count_rule(model->graph, target, (bnd_rule)rule));
   }
   bnd_json_end_object(&w);
-  bnd_json_key(&w, "violation_count");
-  bnd_json_integer(&w, violations);
+  bnd_json_put_integer(&w, "violation_count", violations);
   bnd_json_key(&w, "violations");
   bnd_json_begin_array(&w, BND_JSON_LINES);
   bnd_check_positions(model->graph, target, write_violation, &s);
@@ -88,10 +81,8 @@ static void check_json(const bnd_model *model, const bnd_target_profile *target,
     char detail[1024];
     snprintf(detail, sizeof detail, "%.*s", length, line);
     bnd_json_begin_object(&w, BND_JSON_ONE_LINE);
-    bnd_json_key(&w, "rule");
-    bnd_json_string(&w, "scale");
-    bnd_json_key(&w, "detail");
-    bnd_json_string(&w, detail);
+    bnd_json_put_string(&w, "rule", "scale");
+    bnd_json_put_string(&w, "detail", detail);
     bnd_json_end_object(&w);
     line = end ? end + 1 : NULL;
   }

@@ -137,21 +137,6 @@ bnd_status bnd_config_read(const char *path, bnd_quantization_config *config, bn
 
 /* --- writing --- */
 
-static void write_null(bnd_json_writer *w, const char *key) {
-  bnd_json_key(w, key);
-  bnd_json_null(w);
-}
-
-static void write_text(bnd_json_writer *w, const char *key, const char *text) {
-  bnd_json_key(w, key);
-  bnd_json_string(w, text);
-}
-
-static void write_boolean(bnd_json_writer *w, const char *key, bool value) {
-  bnd_json_key(w, key);
-  bnd_json_boolean(w, value);
-}
-
 static void write_empty(bnd_json_writer *w, const char *key, bool object) {
   bnd_json_key(w, key);
   if (object) bnd_json_begin_object(w, BND_JSON_ONE_LINE);
@@ -165,25 +150,24 @@ static void write_spec(bnd_json_writer *w, const bnd_quantizer_spec *spec) {
   snprintf(observer, sizeof observer, "Per%sPowOf2Min%sObserver", spec->per_channel ? "Channel" : "Tensor",
            spec->observer == BND_OBSERVER_POWER_OF_TWO_MIN_MSE ? "MSE" : "Max");
   bnd_json_begin_object(w, BND_JSON_LINES);
-  write_text(w, "dtype", bnd_dtype_name(spec->dtype));
-  write_boolean(w, "is_dynamic", false);
-  write_text(w, "qscheme", spec->per_channel ? "per_channel" : "per_tensor");
+  bnd_json_put_string(w, "dtype", bnd_dtype_name(spec->dtype));
+  bnd_json_put_boolean(w, "is_dynamic", false);
+  bnd_json_put_string(w, "qscheme", spec->per_channel ? "per_channel" : "per_tensor");
   bnd_json_key(w, "ch_axis");
   if (spec->per_channel) bnd_json_integer(w, spec->channel_axis);
   else bnd_json_null(w);
-  write_null(w, "group_size");
-  write_null(w, "block_size");
-  write_boolean(w, "symmetric", true);
-  write_text(w, "round_method", "half_even");
-  write_text(w, "scale_type", "float");
-  write_null(w, "scale_format");
-  write_null(w, "scale_calculation_mode");
-  write_null(w, "mx_element_dtype");
-  write_text(w, "observer_cls", observer);
-  write_boolean(w, "is_scale_quant", false);
-  write_boolean(w, "enable_buffer_reuse", false);
-  bnd_json_key(w, "max_input_numel");
-  bnd_json_integer(w, 4194304);
+  bnd_json_put_null(w, "group_size");
+  bnd_json_put_null(w, "block_size");
+  bnd_json_put_boolean(w, "symmetric", true);
+  bnd_json_put_string(w, "round_method", "half_even");
+  bnd_json_put_string(w, "scale_type", "float");
+  bnd_json_put_null(w, "scale_format");
+  bnd_json_put_null(w, "scale_calculation_mode");
+  bnd_json_put_null(w, "mx_element_dtype");
+  bnd_json_put_string(w, "observer_cls", observer);
+  bnd_json_put_boolean(w, "is_scale_quant", false);
+  bnd_json_put_boolean(w, "enable_buffer_reuse", false);
+  bnd_json_put_integer(w, "max_input_numel", 4194304);
   bnd_json_end_object(w);
 }
 
@@ -195,7 +179,7 @@ static void write_layer(bnd_json_writer *w, const bnd_layer_config *layer) {
     if (roles[i]->present) write_spec(w, &roles[i]->spec);
     else bnd_json_null(w);
   }
-  write_null(w, "target_device");
+  bnd_json_put_null(w, "target_device");
   bnd_json_end_object(w);
 }
 
@@ -213,12 +197,12 @@ void bnd_config_write(const bnd_quantization_config *config, bnd_string *text) {
   }
   bnd_json_end_object(&w);
   write_empty(&w, "kv_cache_quant_config", true);
-  write_boolean(&w, "kv_cache_post_rope", false);
+  bnd_json_put_boolean(&w, "kv_cache_post_rope", false);
   write_empty(&w, "exclude", false);
-  write_null(&w, "algo_config");
-  write_null(&w, "softmax_quant_spec");
-  write_text(&w, "quant_method", "quark");
-  write_text(&w, "quant_mode", "fx_graph_mode");
+  bnd_json_put_null(&w, "algo_config");
+  bnd_json_put_null(&w, "softmax_quant_spec");
+  bnd_json_put_string(&w, "quant_method", "quark");
+  bnd_json_put_string(&w, "quant_mode", "fx_graph_mode");
   bnd_json_end_object(&w);
   bnd_string_append(text, "\n", 1);
 }

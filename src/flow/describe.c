@@ -60,19 +60,9 @@ static void grouped(int64_t number, char text[32]) { /* 12,345,678 */
   text[at] = '\0';
 }
 
-static void json_text(bnd_json_writer *w, const char *key, const char *text) {
-  bnd_json_key(w, key);
-  bnd_json_string(w, text);
-}
-
-static void json_integer(bnd_json_writer *w, const char *key, int64_t value) {
-  bnd_json_key(w, key);
-  bnd_json_integer(w, value);
-}
-
 static void json_shape(bnd_json_writer *w, const char *name, const bnd_shape *shape) {
   bnd_json_begin_object(w, BND_JSON_ONE_LINE);
-  json_text(w, "name", name);
+  bnd_json_put_string(w, "name", name);
   bnd_json_key(w, "shape");
   bnd_json_begin_array(w, BND_JSON_ONE_LINE);
   for (int i = 0; i < shape->rank; i++) bnd_json_integer(w, shape->size[i]);
@@ -107,10 +97,10 @@ static void describe_graph_json(bnd_json_writer *w, const bnd_graph *graph, cons
     for (int i = 0; i < lists[k].count; i++) json_shape(w, lists[k].nodes[i]->name, &lists[k].nodes[i]->shape[0]);
     bnd_json_end_array(w);
   }
-  json_integer(w, "layers", s->layers);
-  json_integer(w, "parameters", s->parameters);
-  json_integer(w, "macs", s->macs);
-  json_integer(w, "quantizers", s->quantizers);
+  bnd_json_put_integer(w, "layers", s->layers);
+  bnd_json_put_integer(w, "parameters", s->parameters);
+  bnd_json_put_integer(w, "macs", s->macs);
+  bnd_json_put_integer(w, "quantizers", s->quantizers);
 }
 
 static void describe_graph_text(bnd_string *t, const bnd_graph *graph, const summary *s) {
@@ -146,21 +136,20 @@ static void describe_checkpoint_text(const bnd_model *model, bnd_string *t, cons
 static void describe_checkpoint_json(const bnd_model *model, bnd_json_writer *w, const bnd_preprocessing *p) {
   const bnd_yolo_nas_architecture *a = bnd_yolo_nas_architecture_of(model->network);
   char name[32], text[512];
-  json_text(w, "format", "pytorch");
-  json_text(w, "container", bnd_checkpoint_container(model->checkpoint));
-  json_text(w, "weights", model->state_dict.key);
-  json_integer(w, "bytes", file_bytes(model->path));
-  json_text(w, "form", form_text(bnd_yolo_nas_stored_form(model->network)));
-  json_text(w, "network", "yolo_nas");
-  json_text(w, "variant", a->variant == 'C' ? "custom" : (const char[]){a->variant, '\0'});
-  bnd_json_key(w, "full_width");
-  bnd_json_boolean(w, a->full_width);
+  bnd_json_put_string(w, "format", "pytorch");
+  bnd_json_put_string(w, "container", bnd_checkpoint_container(model->checkpoint));
+  bnd_json_put_string(w, "weights", model->state_dict.key);
+  bnd_json_put_integer(w, "bytes", file_bytes(model->path));
+  bnd_json_put_string(w, "form", form_text(bnd_yolo_nas_stored_form(model->network)));
+  bnd_json_put_string(w, "network", "yolo_nas");
+  bnd_json_put_string(w, "variant", a->variant == 'C' ? "custom" : (const char[]){a->variant, '\0'});
+  bnd_json_put_boolean(w, "full_width", a->full_width);
   bnd_json_key(w, "classes");
   bnd_json_begin_array(w, BND_JSON_LINES);
   for (int c = 0; c < a->classes; c++) bnd_json_string(w, bnd_model_class_name(model, c, name));
   bnd_json_end_array(w);
   preprocessing_text(p, text, sizeof text);
-  json_text(w, "preprocessing", text);
+  bnd_json_put_string(w, "preprocessing", text);
 }
 
 bnd_status bnd_model_describe(const bnd_model *model, bool json, char **result, bnd_error *error) {
@@ -177,9 +166,9 @@ bnd_status bnd_model_describe(const bnd_model *model, bool json, char **result, 
   if (json) {
     bnd_json_writer w = {.out = &text};
     bnd_json_begin_object(&w, BND_JSON_LINES);
-    json_text(&w, "file", model->path);
+    bnd_json_put_string(&w, "file", model->path);
     if (made) describe_checkpoint_json(model, &w, &preprocessing);
-    else json_text(&w, "format", "onnx");
+    else bnd_json_put_string(&w, "format", "onnx");
     describe_graph_json(&w, graph, &s);
     bnd_json_end_object(&w);
     bnd_string_append(&text, "\n", 1);

@@ -24,24 +24,17 @@ typedef struct predictor {
   bnd_json_writer json;
 } predictor;
 
-static void write_number(bnd_json_writer *w, const char *key, float value) {
-  bnd_json_key(w, key);
-  bnd_json_float(w, value);
-}
-
 static void write_box(predictor *p, const bnd_detection *d, const float xywh[4]) {
   char text[32];
   bnd_json_writer *w = &p->json;
   bnd_json_begin_object(w, BND_JSON_ONE_LINE);
-  bnd_json_key(w, "class");
-  bnd_json_integer(w, d->label);
-  bnd_json_key(w, "name");
-  bnd_json_string(w, bnd_model_class_name(p->model, d->label, text));
-  write_number(w, "score", d->score);
-  write_number(w, "x", xywh[0]);
-  write_number(w, "y", xywh[1]);
-  write_number(w, "width", xywh[2]);
-  write_number(w, "height", xywh[3]);
+  bnd_json_put_integer(w, "class", d->label);
+  bnd_json_put_string(w, "name", bnd_model_class_name(p->model, d->label, text));
+  bnd_json_put_float(w, "score", d->score);
+  bnd_json_put_float(w, "x", xywh[0]);
+  bnd_json_put_float(w, "y", xywh[1]);
+  bnd_json_put_float(w, "width", xywh[2]);
+  bnd_json_put_float(w, "height", xywh[3]);
   bnd_json_end_object(w);
 }
 
@@ -81,12 +74,9 @@ static bnd_status predict_image(predictor *p, const char *path, bnd_error *error
   }
   if (status == BND_OK) {
     bnd_json_begin_object(&p->json, BND_JSON_LINES);
-    bnd_json_key(&p->json, "file");
-    bnd_json_string(&p->json, path);
-    bnd_json_key(&p->json, "width");
-    bnd_json_integer(&p->json, image.width);
-    bnd_json_key(&p->json, "height");
-    bnd_json_integer(&p->json, image.height);
+    bnd_json_put_string(&p->json, "file", path);
+    bnd_json_put_integer(&p->json, "width", image.width);
+    bnd_json_put_integer(&p->json, "height", image.height);
     bnd_json_key(&p->json, "boxes");
     bnd_json_begin_array(&p->json, BND_JSON_LINES);
     for (size_t i = 0; i < count; i++) {

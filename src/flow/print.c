@@ -58,8 +58,9 @@ static void exponent_text(const char *role, const bnd_quantizer *q, bnd_string *
 }
 
 /* What a reader wants to know beside the arguments: scales of quantizers and geometry of modules. */
-static void remarks_text(const bnd_node *node, bnd_string *text) {
+static void remarks_text(const bnd_node *node, const char *mark, bnd_string *text) {
   if (node->kind != BND_CALL_MODULE) return;
+  bnd_string_format(text, "%s", mark);
   const bnd_module *m = node->module;
   exponent_text("scale ", m->quantizer, text);
   exponent_text("weight ", m->weight_quantizer, text);
@@ -84,16 +85,16 @@ static void print_table(const bnd_graph *graph, bnd_string *text) {
   bnd_string_format(text, "%-*s  %-26s %-18s %s\n", width, "node", "operator", "shape", "from");
   for (const bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
     if (node->kind == BND_GET_ATTR) continue; /* weights: the layers' own business */
-    bnd_string_format(text, "%-*s  %-26s %-18s ", width, node->name, operator_name(node), node->kind == BND_OUTPUT ? "" : bnd_shape_text(&node->shape[0], shape));
+    bnd_string_format(text, "%-*s  %-26s %-18s", width, node->name, operator_name(node), node->kind == BND_OUTPUT ? "" : bnd_shape_text(&node->shape[0], shape));
     bool first = true;
     bnd_node *inputs[64];
     const int count = bnd_node_inputs(node, inputs, 64);
     for (int i = 0; i < count && i < 64; i++) {
       if (inputs[i]->kind == BND_GET_ATTR) continue;
-      bnd_string_format(text, "%s%s", first ? "" : ", ", inputs[i]->name);
+      bnd_string_format(text, "%s%s", first ? " " : ", ", inputs[i]->name);
       first = false;
     }
-    remarks_text(node, text);
+    remarks_text(node, "  #", text);
     bnd_string_append(text, "\n", 1);
   }
 }
@@ -123,7 +124,7 @@ static void print_code(const bnd_graph *graph, bnd_string *text) {
     }
     bnd_string_format(text, "  # %s", bnd_shape_text(&node->shape[0], shape));
     if (node->scope && *node->scope) bnd_string_format(text, ", %s", node->scope);
-    remarks_text(node, text);
+    remarks_text(node, ",", text);
     bnd_string_append(text, "\n", 1);
   }
 }

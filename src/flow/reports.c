@@ -8,21 +8,6 @@
 #include "ops/operators.h"
 #include "passes/target/adjust.h"
 
-static void write_text(bnd_json_writer *w, const char *key, const char *text) {
-  bnd_json_key(w, key);
-  bnd_json_string(w, text);
-}
-
-static void write_double(bnd_json_writer *w, const char *key, double value) {
-  bnd_json_key(w, key);
-  bnd_json_double(w, value);
-}
-
-static void write_integer(bnd_json_writer *w, const char *key, int64_t value) {
-  bnd_json_key(w, key);
-  bnd_json_integer(w, value);
-}
-
 static bnd_status write_whole(const char *path, bnd_string *text, bnd_error *error) {
   bnd_string_append(text, "\n", 1);
   const bnd_status status = text->failed ? bnd_fail_memory(error, path) : bnd_file_write(path, text->text, text->length, error);
@@ -32,18 +17,18 @@ static bnd_status write_whole(const char *path, bnd_string *text, bnd_error *err
 
 static void write_stage(bnd_json_writer *w, const bnd_stage_result *stage) {
   bnd_json_begin_object(w, BND_JSON_LINES);
-  write_text(w, "name", stage->name);
+  bnd_json_put_string(w, "name", stage->name);
   if (stage->evaluated) {
-    write_double(w, "map50", stage->map50);
-    write_double(w, "map50_95", stage->map50_95);
+    bnd_json_put_double(w, "map50", stage->map50);
+    bnd_json_put_double(w, "map50_95", stage->map50_95);
     bnd_json_key(w, "coco");
     bnd_json_begin_array(w, BND_JSON_ONE_LINE);
     for (int i = 0; i < 12; i++) bnd_json_double(w, stage->coco[i]);
     bnd_json_end_array(w);
-    write_integer(w, "images", (int64_t)stage->images);
+    bnd_json_put_integer(w, "images", (int64_t)stage->images);
   }
-  write_double(w, "seconds", round(stage->seconds * 1000) / 1000);
-  write_double(w, "peak_rss_mib", round(stage->peak_rss_mib * 10) / 10);
+  bnd_json_put_double(w, "seconds", round(stage->seconds * 1000) / 1000);
+  bnd_json_put_double(w, "peak_rss_mib", round(stage->peak_rss_mib * 10) / 10);
   bnd_json_end_object(w);
 }
 
@@ -51,7 +36,7 @@ bnd_status bnd_write_results(const char *path, const char *command, const bnd_st
   bnd_string text = {0};
   bnd_json_writer w = {.out = &text};
   bnd_json_begin_object(&w, BND_JSON_LINES);
-  write_text(&w, "command", command ? command : "");
+  bnd_json_put_string(&w, "command", command ? command : "");
   bnd_json_key(&w, "stages");
   bnd_json_begin_array(&w, BND_JSON_LINES);
   for (int i = 0; i < stage_count; i++) write_stage(&w, &stages[i]);
@@ -110,9 +95,9 @@ static void write_quantizer(void *user, const bnd_quantizer_place *place) {
   bnd_json_writer *w = user;
   const bnd_quantizer *q = place->quantizer;
   bnd_json_begin_object(w, BND_JSON_ONE_LINE);
-  write_text(w, "name", place->name);
-  write_text(w, "kind", place->kind);
-  write_text(w, "observed", place->observed);
+  bnd_json_put_string(w, "name", place->name);
+  bnd_json_put_string(w, "kind", place->kind);
+  bnd_json_put_string(w, "observed", place->observed);
   write_range(w, "min", q, q->minimum);
   write_range(w, "max", q, q->maximum);
   write_positions(w, "calibrated", q, true);
@@ -130,22 +115,22 @@ static void write_quantizer(void *user, const bnd_quantizer_place *place) {
   for (int rule = 0; rule < BND_RULE_COUNT; rule++)
     if (q->adjustments & 1u << rule) bnd_json_string(w, bnd_rule_name((bnd_rule)rule));
   bnd_json_end_array(w);
-  if (q->saturated >= 0) write_double(w, "saturated", q->saturated);
+  if (q->saturated >= 0) bnd_json_put_double(w, "saturated", q->saturated);
   bnd_json_end_object(w);
 }
 
 static void write_violation(void *user, const bnd_violation *violation) {
   bnd_json_writer *w = user;
   bnd_json_begin_object(w, BND_JSON_ONE_LINE);
-  write_text(w, "rule", bnd_rule_name(violation->rule));
-  write_text(w, "node", violation->node);
-  write_integer(w, "value", violation->value);
+  bnd_json_put_string(w, "rule", bnd_rule_name(violation->rule));
+  bnd_json_put_string(w, "node", violation->node);
+  bnd_json_put_integer(w, "value", violation->value);
   bnd_json_key(w, "limits");
   bnd_json_begin_array(w, BND_JSON_ONE_LINE);
   bnd_json_integer(w, violation->limits.low);
   bnd_json_integer(w, violation->limits.high);
   bnd_json_end_array(w);
-  write_text(w, "detail", violation->detail);
+  bnd_json_put_string(w, "detail", violation->detail);
   bnd_json_end_object(w);
 }
 
@@ -153,17 +138,17 @@ bnd_status bnd_write_quantization(const char *path, const bnd_quantization_repor
   bnd_string text = {0};
   bnd_json_writer w = {.out = &text};
   bnd_json_begin_object(&w, BND_JSON_LINES);
-  write_text(&w, "recipe", report->recipe);
-  write_text(&w, "target", report->target->name);
+  bnd_json_put_string(&w, "recipe", report->recipe);
+  bnd_json_put_string(&w, "target", report->target->name);
   bnd_json_key(&w, "source");
   bnd_json_begin_object(&w, BND_JSON_ONE_LINE);
-  write_text(&w, "file", report->source_file);
-  write_text(&w, "sha256", report->source_sha256);
+  bnd_json_put_string(&w, "file", report->source_file);
+  bnd_json_put_string(&w, "sha256", report->source_sha256);
   bnd_json_end_object(&w);
   bnd_json_key(&w, "calibration");
   bnd_json_begin_object(&w, BND_JSON_ONE_LINE);
-  write_integer(&w, "images", (int64_t)report->images);
-  write_integer(&w, "batch", (int64_t)report->batch);
+  bnd_json_put_integer(&w, "images", (int64_t)report->images);
+  bnd_json_put_integer(&w, "batch", (int64_t)report->batch);
   bnd_json_end_object(&w);
   bnd_json_key(&w, "quantizers");
   bnd_json_begin_array(&w, BND_JSON_LINES);

@@ -139,24 +139,16 @@ static void write_floats(bnd_json_writer *w, const char *key, const float *value
   bnd_json_end_array(w);
 }
 
-static void write_number(bnd_json_writer *w, const char *key, double value) {
-  bnd_json_key(w, key);
-  bnd_json_double(w, value);
-}
-
 static void write_stage(bnd_json_writer *w, const bnd_stage_result *stage) {
   bnd_json_begin_object(w, BND_JSON_ONE_LINE);
-  bnd_json_key(w, "name");
-  bnd_json_string(w, stage->name);
-  bnd_json_key(w, "evaluated");
-  bnd_json_boolean(w, stage->evaluated);
-  write_number(w, "seconds", stage->seconds);
-  write_number(w, "peak_rss_mib", stage->peak_rss_mib);
+  bnd_json_put_string(w, "name", stage->name);
+  bnd_json_put_boolean(w, "evaluated", stage->evaluated);
+  bnd_json_put_double(w, "seconds", stage->seconds);
+  bnd_json_put_double(w, "peak_rss_mib", stage->peak_rss_mib);
   if (stage->evaluated) {
-    write_number(w, "map50", stage->map50);
-    write_number(w, "map50_95", stage->map50_95);
-    bnd_json_key(w, "images");
-    bnd_json_integer(w, (int64_t)stage->images);
+    bnd_json_put_double(w, "map50", stage->map50);
+    bnd_json_put_double(w, "map50_95", stage->map50_95);
+    bnd_json_put_integer(w, "images", (int64_t)stage->images);
     bnd_json_key(w, "coco");
     bnd_json_begin_array(w, BND_JSON_ONE_LINE);
     for (int k = 0; k < 12; k++) bnd_json_double(w, stage->coco[k]);
@@ -169,8 +161,7 @@ static bnd_status write_state(const bnd_run_state *state, bnd_error *error) {
   bnd_string text = {0};
   bnd_json_writer w = {.out = &text};
   bnd_json_begin_object(&w, BND_JSON_LINES);
-  bnd_json_key(&w, "fingerprint");
-  bnd_json_string(&w, state->fingerprint);
+  bnd_json_put_string(&w, "fingerprint", state->fingerprint);
   bnd_json_key(&w, "stages");
   bnd_json_begin_array(&w, BND_JSON_LINES);
   for (int i = 0; i < state->stage_count; i++) write_stage(&w, &state->stages[i]);
@@ -180,13 +171,12 @@ static bnd_status write_state(const bnd_run_state *state, bnd_error *error) {
   for (size_t i = 0; i < state->quantizer_count; i++) {
     const bnd_saved_quantizer *q = &state->quantizers[i];
     bnd_json_begin_object(&w, BND_JSON_ONE_LINE);
-    bnd_json_key(&w, "name");
-    bnd_json_string(&w, q->name);
+    bnd_json_put_string(&w, "name", q->name);
     write_integers(&w, "position", q->position, q->channels);
     write_integers(&w, "zero_point", q->zero_point, q->channels);
     write_floats(&w, "min", q->minimum, q->channels);
     write_floats(&w, "max", q->maximum, q->channels);
-    write_number(&w, "saturated", q->saturated);
+    bnd_json_put_double(&w, "saturated", q->saturated);
     bnd_json_end_object(&w);
   }
   bnd_json_end_array(&w);

@@ -177,16 +177,8 @@ static void copy_modules(bnd_graph *copy, const bnd_graph *graph) {
     const bnd_module *from = graph->modules[i];
     bnd_module *to = bnd_graph_add_module(copy, from->name);
     if (!to) return;
-    const char *name = to->name;
-    *to = *from;
-    to->name = name;
+    bnd_module_share(to, from);
     to->observed = copied_text(copy, from->observed);
-    to->weight = bnd_tensor_share(&from->weight, NULL);
-    to->bias = bnd_tensor_share(&from->bias, NULL);
-    to->bn_weight = bnd_tensor_share(&from->bn_weight, NULL);
-    to->bn_bias = bnd_tensor_share(&from->bn_bias, NULL);
-    to->bn_running_mean = bnd_tensor_share(&from->bn_running_mean, NULL);
-    to->bn_running_var = bnd_tensor_share(&from->bn_running_var, NULL);
     to->weight_quantizer = copied_quantizer(copy, from->weight_quantizer);
     to->bias_quantizer = copied_quantizer(copy, from->bias_quantizer);
     to->quantizer = copied_quantizer(copy, from->quantizer);

@@ -169,21 +169,23 @@ bnd_arg bnd_graph_list(bnd_graph *graph, const bnd_arg *items, int count) {
   return list;
 }
 
-bnd_arg bnd_graph_int_list(bnd_graph *graph, const int64_t *values, int count) {
+static bnd_arg empty_list(bnd_graph *graph, int count) {
   bnd_arg list = {.kind = BND_ARG_LIST};
   list.list.items = bnd_arena_alloc(graph->arena, (size_t)count, sizeof(bnd_arg));
-  if (!list.list.items) graph->short_of_memory = true;
-  else
-    for (list.list.count = 0; list.list.count < count; list.list.count++) list.list.items[list.list.count] = bnd_arg_of_int(values[list.list.count]);
+  if (list.list.items) list.list.count = count;
+  else graph->short_of_memory = true;
+  return list;
+}
+
+bnd_arg bnd_graph_int_list(bnd_graph *graph, const int64_t *values, int count) {
+  const bnd_arg list = empty_list(graph, count);
+  for (int i = 0; i < list.list.count; i++) list.list.items[i] = bnd_arg_of_int(values[i]);
   return list;
 }
 
 bnd_arg bnd_graph_node_list(bnd_graph *graph, bnd_node *const *nodes, int count) {
-  bnd_arg list = {.kind = BND_ARG_LIST};
-  list.list.items = bnd_arena_alloc(graph->arena, (size_t)count, sizeof(bnd_arg));
-  if (!list.list.items) graph->short_of_memory = true;
-  else
-    for (list.list.count = 0; list.list.count < count; list.list.count++) list.list.items[list.list.count] = bnd_arg_of_node(nodes[list.list.count]);
+  const bnd_arg list = empty_list(graph, count);
+  for (int i = 0; i < list.list.count; i++) list.list.items[i] = bnd_arg_of_node(nodes[i]);
   return list;
 }
 
@@ -249,4 +251,18 @@ bnd_module *bnd_graph_add_module(bnd_graph *graph, const char *name) {
   for (int i = 0; i < 2; i++) module->stride[i] = module->dilation[i] = 1;
   graph->modules[graph->module_count++] = module;
   return module;
+}
+
+void bnd_module_share(bnd_module *to, const bnd_module *from) {
+  const char *name = to->name;
+  *to = *from;
+  to->name = name;
+  to->observed = NULL;
+  to->weight_quantizer = to->bias_quantizer = to->quantizer = NULL;
+  to->weight = bnd_tensor_share(&from->weight, NULL);
+  to->bias = bnd_tensor_share(&from->bias, NULL);
+  to->bn_weight = bnd_tensor_share(&from->bn_weight, NULL);
+  to->bn_bias = bnd_tensor_share(&from->bn_bias, NULL);
+  to->bn_running_mean = bnd_tensor_share(&from->bn_running_mean, NULL);
+  to->bn_running_var = bnd_tensor_share(&from->bn_running_var, NULL);
 }

@@ -138,6 +138,8 @@ bnd_status bnd_graph_set_attribute(bnd_graph *graph, const char *name, bnd_tenso
 const bnd_attribute *bnd_graph_attribute(const bnd_graph *graph, const char *name); /* NULL = none */
 /* A zeroed module record under a free name equal to `name` or name_N. NULL = memory short. */
 bnd_module *bnd_graph_add_module(bnd_graph *graph, const char *name);
+/* Makes *to what *from is, under its own name: tensors shared, quantizers left out. */
+void bnd_module_share(bnd_module *to, const bnd_module *from);
 bnd_module *bnd_graph_find_module(const bnd_graph *graph, const char *name);
 
 /* --- changing --- */

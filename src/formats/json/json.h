@@ -100,4 +100,12 @@ void bnd_json_integer(bnd_json_writer *writer, int64_t value);
 void bnd_json_boolean(bnd_json_writer *writer, bool value);
 void bnd_json_null(bnd_json_writer *writer);
 
+/* A whole member: key and value. */
+void bnd_json_put_string(bnd_json_writer *writer, const char *key, const char *text);
+void bnd_json_put_double(bnd_json_writer *writer, const char *key, double value);
+void bnd_json_put_float(bnd_json_writer *writer, const char *key, float value);
+void bnd_json_put_integer(bnd_json_writer *writer, const char *key, int64_t value);
+void bnd_json_put_boolean(bnd_json_writer *writer, const char *key, bool value);
+void bnd_json_put_null(bnd_json_writer *writer, const char *key);
+
 #endif

@@ -127,3 +127,33 @@ void bnd_json_null(bnd_json_writer *writer) {
   separate(writer);
   append(writer, "null");
 }
+
+void bnd_json_put_string(bnd_json_writer *writer, const char *key, const char *text) {
+  bnd_json_key(writer, key);
+  bnd_json_string(writer, text);
+}
+
+void bnd_json_put_double(bnd_json_writer *writer, const char *key, double value) {
+  bnd_json_key(writer, key);
+  bnd_json_double(writer, value);
+}
+
+void bnd_json_put_float(bnd_json_writer *writer, const char *key, float value) {
+  bnd_json_key(writer, key);
+  bnd_json_float(writer, value);
+}
+
+void bnd_json_put_integer(bnd_json_writer *writer, const char *key, int64_t value) {
+  bnd_json_key(writer, key);
+  bnd_json_integer(writer, value);
+}
+
+void bnd_json_put_boolean(bnd_json_writer *writer, const char *key, bool value) {
+  bnd_json_key(writer, key);
+  bnd_json_boolean(writer, value);
+}
+
+void bnd_json_put_null(bnd_json_writer *writer, const char *key) {
+  bnd_json_key(writer, key);
+  bnd_json_null(writer);
+}

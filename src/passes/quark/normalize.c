@@ -87,17 +87,7 @@ static bnd_module *copied_module(bnd_graph *graph, const bnd_module *from) {
     if (!name) return NULL;
   }
   bnd_module *to = bnd_graph_add_module(graph, name);
-  if (!to) return NULL;
-  name = to->name;
-  *to = *from;
-  to->name = name;
-  to->weight = bnd_tensor_share(&from->weight, NULL);
-  to->bias = bnd_tensor_share(&from->bias, NULL);
-  to->bn_weight = bnd_tensor_share(&from->bn_weight, NULL);
-  to->bn_bias = bnd_tensor_share(&from->bn_bias, NULL);
-  to->bn_running_mean = bnd_tensor_share(&from->bn_running_mean, NULL);
-  to->bn_running_var = bnd_tensor_share(&from->bn_running_var, NULL);
-  to->weight_quantizer = to->bias_quantizer = to->quantizer = NULL; /* quantizers come later in the flow */
+  if (to) bnd_module_share(to, from); /* quantizers come later in the flow */
   return to;
 }
 
