@@ -1,15 +1,22 @@
+#include <math.h>
+
 #include "base/simd.h"
 #include "kernels/reference/reference.h"
 
+/* a + factor * b, rounded once as PyTorch's CPU kernels do; sums without a factor take the quick way below. */
+static void add_multiple(float factor, const float *a, size_t a_step, const float *b, size_t b_step, float *y, size_t count) {
+  for (size_t i = 0; i < count; i++) y[i] = fmaf(factor, b[i * b_step], a[i * a_step]);
+}
+
 /* a and b advance by 0 or 1. */
 BND_VECTORIZED
-static void combine(bnd_operator_id id, float factor, const float *a, size_t a_step, const float *b, size_t b_step, float *y, size_t count) {
+static void combine_directly(bnd_operator_id id, const float *a, size_t a_step, const float *b, size_t b_step, float *y, size_t count) {
   switch (id) {
     case BND_OP_ADD:
-      for (size_t i = 0; i < count; i++) y[i] = a[i * a_step] + factor * b[i * b_step];
+      for (size_t i = 0; i < count; i++) y[i] = a[i * a_step] + b[i * b_step];
       break;
     case BND_OP_SUB:
-      for (size_t i = 0; i < count; i++) y[i] = a[i * a_step] - factor * b[i * b_step];
+      for (size_t i = 0; i < count; i++) y[i] = a[i * a_step] - b[i * b_step];
       break;
     case BND_OP_MUL:
       for (size_t i = 0; i < count; i++) y[i] = a[i * a_step] * b[i * b_step];
@@ -18,6 +25,12 @@ static void combine(bnd_operator_id id, float factor, const float *a, size_t a_s
       for (size_t i = 0; i < count; i++) y[i] = a[i * a_step] / b[i * b_step];
       break;
   }
+}
+
+static void combine(bnd_operator_id id, float factor, const float *a, size_t a_step, const float *b, size_t b_step, float *y, size_t count) {
+  const bool is_sum = id == BND_OP_ADD || id == BND_OP_SUB;
+  if (is_sum && factor != 1.f) add_multiple(id == BND_OP_ADD ? factor : -factor, a, a_step, b, b_step, y, count);
+  else combine_directly(id, a, a_step, b, b_step, y, count);
 }
 
 /* Steps of an operand in the result's dimensions: 0 where it is repeated. */
