@@ -35,7 +35,7 @@ const bnd_shape *bnd_executor_output_shape(const bnd_executor *executor, int ind
 /* A value shown to a probe. Its memory may be in a blocked layout, so it is read through functions only. */
 typedef struct bnd_value bnd_value;
 const bnd_shape *bnd_value_shape(const bnd_value *value);
-void bnd_value_min_max(const bnd_value *value, float *minimum, float *maximum); /* true elements only, layout padding left out */
+void bnd_value_min_max(const bnd_value *value, float *minimum, float *maximum); /* true elements only, layout padding left out; NaN if one is */
 void bnd_value_copy(const bnd_value *value, float *plain);                      /* row-major, bnd_shape_count elements */
 /* node_id and name are those of the fake quantizer in the graph the executor was made from. Called in graph order, from the running thread.
    Constant values (weights of the graph, anchors) are shown in every run too. */

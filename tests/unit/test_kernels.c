@@ -228,6 +228,14 @@ static void ranges_leave_padding_out(void **state) {
       assert_true(minimum == low && maximum == high);
       bnd_loop_min_max(plain, &(bnd_layout){1, 1, 1, count, 0}, &minimum, &maximum, threads);
       assert_true(minimum == low && maximum == high);
+      plain[count / 2] = INFINITY;
+      bnd_loop_to_blocked(plain, &layout, blocked, 1);
+      bnd_loop_min_max(blocked, &layout, &minimum, &maximum, threads);
+      assert_true(minimum == low && isinf(maximum));
+      plain[count - 1] = NAN;
+      bnd_loop_to_blocked(plain, &layout, blocked, 1);
+      bnd_loop_min_max(blocked, &layout, &minimum, &maximum, threads);
+      assert_true(isnan(minimum) && isnan(maximum));
       free(plain);
       free(blocked);
     }

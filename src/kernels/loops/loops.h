@@ -28,7 +28,7 @@ void bnd_loop_pointwise(const float *x, float factor, float *y, size_t count, bo
 /* out = outer(inner(factor * x) + y); either grid may be NULL. out may be x or y. */
 void bnd_loop_scale_add(const float *x, float factor, const bnd_grid *inner, const float *y, const bnd_grid *outer, float *out, size_t count, int threads);
 
-/* Range of the values without padding. NaN is passed over. +-inf for no values. */
+/* Range of the values without padding; NaN, both of them, if one of the values is. +-inf for no values. */
 void bnd_loop_min_max(const float *x, const bnd_layout *layout, float *minimum, float *maximum, int threads);
 
 /* Changes of layout; `layout` is the blocked side. Padding is written as zeros. */

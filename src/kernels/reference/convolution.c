@@ -34,21 +34,23 @@ void bnd_reference_convolution(const bnd_kernel *kernel, const bnd_array *inputs
   (void)output_count;
   const bnd_array *x = &inputs[0], *w = &inputs[1], *y = &outputs[0];
   const float *bias = input_count > 2 ? inputs[2].data : NULL;
-  const image from = image_of(x), to = image_of(y);
-  const int64_t in_channels = w->shape.size[1], *window = w->shape.size + 2, group_outputs = to.channels / kernel->groups;
+  const int64_t in_channels = w->shape.size[1], *window = w->shape.size + 2, group_outputs = y->shape.size[1] / kernel->groups;
+  image from = image_of(x), to = image_of(y);
+  if (window[0] * window[1] == 1 && kernel->padding[0] + kernel->padding[1] == 0 && kernel->stride[0] * kernel->stride[1] == 1) {
+    from = (image){from.channels, 1, from.height * from.width}; /* single pixels: one long row */
+    to = (image){to.channels, 1, to.height * to.width};
+  }
+  const int64_t strips = (to.width + STRIP - 1) / STRIP;
 #pragma omp parallel for collapse(3) num_threads(kernel->threads) if (kernel->threads > 1)
-  for (int64_t n = 0; n < y->shape.size[0]; n++)
-    for (int64_t o = 0; o < to.channels; o++)
-      for (int64_t row = 0; row < to.height; row++) {
+  for (int64_t i = 0; i < y->shape.size[0] * to.channels; i++)
+    for (int64_t row = 0; row < to.height; row++)
+      for (int64_t s = 0; s < strips; s++) {
+        const int64_t n = i / to.channels, o = i % to.channels, first = s * STRIP, count = to.width - first < STRIP ? to.width - first : STRIP;
         const float *in = x->data + (n * from.channels + o / group_outputs * in_channels) * from.height * from.width;
-        const float *weight = w->data + o * in_channels * window[0] * window[1];
-        for (int64_t first = 0; first < to.width; first += STRIP) {
-          const int64_t count = to.width - first < STRIP ? to.width - first : STRIP;
-          double sums[STRIP] = {0};
-          convolve_strip(kernel, in, &from, weight, in_channels, window, row, first, count, sums);
-          float *out = y->data + ((n * to.channels + o) * to.height + row) * to.width + first;
-          for (int64_t j = 0; j < count; j++) out[j] = (float)(sums[j] + (bias ? (double)bias[o] : 0.0));
-        }
+        double sums[STRIP] = {0};
+        convolve_strip(kernel, in, &from, w->data + o * in_channels * window[0] * window[1], in_channels, window, row, first, count, sums);
+        float *out = y->data + (i * to.height + row) * to.width + first;
+        for (int64_t j = 0; j < count; j++) out[j] = (float)(sums[j] + (bias ? (double)bias[o] : 0.0));
       }
 }
 
