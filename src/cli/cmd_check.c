@@ -5,7 +5,7 @@ int cli_check(int argc, char **argv) {
   bool json = false;
   const char *target = "amd-xint8";
   const cli_option options[] = {
-      {"target", 't', CLI_CHOICE, &target, "amd-xint8", "the hardware (default: amd-xint8)", 0, 0, false},
+      {"target", 't', CLI_TEXT, &target, "TARGET", "the hardware: amd-xint8, or a profile of your own as FILE.json (default: amd-xint8)", 0, 0, false},
       {"json", 0, CLI_FLAG, &json, NULL, "as JSON", 0, 0, false},
   };
   const cli_syntax syntax = {"binade check", "MODEL",

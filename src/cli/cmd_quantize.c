@@ -103,7 +103,7 @@ int cli_quantize(int argc, char **argv) {
       {"output", 'o', CLI_TEXT, &quantize_options.output, "DIR", "folder for the results (default: out)", 0, 0, false},
       {"split", 0, CLI_TEXT, &quantize_options.split, "SPLIT", "part of the data to calibrate and evaluate on (default: val2017)", 0, 0, false},
       {"recipe", 0, CLI_CHOICE, &quantize_options.recipe, "quark", "how: as AMD Quark's FX flow does (default: quark)", 0, 0, false},
-      {"target", 't', CLI_CHOICE, &quantize_options.target, "amd-xint8", "the hardware (default: amd-xint8)", 0, 0, false},
+      {"target", 't', CLI_TEXT, &quantize_options.target, "TARGET", "the hardware: amd-xint8, or a profile of your own as FILE.json (default: amd-xint8)", 0, 0, false},
       {"calib", 0, CLI_COUNT, &quantize_options.calibration_images, "N", "calibration images (default: 500, or all there are)", 1, 1e9, false},
       {"batch", 0, CLI_INT, &quantize_options.batch, "B", "calibration images in a batch (default: 25)", 1, 100000, false},
       {"observer", 0, CLI_CHOICE, &quantize_options.observer, "min-max|min-mse",
@@ -130,7 +130,7 @@ int cli_quantize(int argc, char **argv) {
       "continues when the same command is given again.",
       1, 1, options, sizeof options / sizeof *options,
       "Written to the output folder: fp32_training.onnx, fp32_folded.onnx, int8.onnx, int8_dedicated_qdq.onnx, captured.txt, quantized.txt, frozen.txt, "
-      "quantization.json, results.json, run.log."};
+      "quantization.json, config.json, results.json, run.log."};
   char **operands;
   cli_parse(&syntax, argc, argv, &operands);
   quantize_options.checkpoint = operands[0];

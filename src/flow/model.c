@@ -10,12 +10,6 @@
 
 void bnd_free(void *memory) { free(memory); }
 
-void bnd_class_names_free(bnd_class_names *classes) {
-  for (size_t i = 0; i < classes->count; i++) free(classes->names[i]);
-  free(classes->names);
-  *classes = (bnd_class_names){0};
-}
-
 void bnd_model_close(bnd_model *model) {
   if (!model) return;
   bnd_yolo_nas_destroy(model->network);
@@ -52,14 +46,25 @@ static bnd_status open_checkpoint(bnd_model *model, bnd_error *error) {
   return BND_OK;
 }
 
+static void read_metadata(void *user, const char *key, const char *value) {
+  bnd_model *model = user;
+  if (strcmp(key, BND_CLASS_NAMES_KEY) == 0) bnd_class_names_from_json(value, &model->classes);
+}
+
+static bnd_status open_onnx(bnd_model *model, bnd_error *error) {
+  const bnd_onnx_import_options options = {.findings = &model->findings, .metadata = read_metadata, .user = model};
+  BND_TRY(bnd_import_onnx(model->path, &options, &model->graph, error));
+  if (model->classes.count != (size_t)bnd_model_class_count(model)) bnd_class_names_free(&model->classes); /* names of something else */
+  return BND_OK;
+}
+
 bnd_status bnd_model_open(const char *path, bnd_model **model, bnd_error *error) {
   bnd_model *fresh = bnd_calloc(1, sizeof *fresh);
   if (!fresh || !(fresh->path = strdup(path))) {
     free(fresh);
     return bnd_fail_memory(error, path);
   }
-  const bnd_onnx_import_options keep_odd_scales = {.findings = &fresh->findings};
-  const bnd_status status = bnd_onnx_recognize(path) ? bnd_import_onnx(path, &keep_odd_scales, &fresh->graph, error) : open_checkpoint(fresh, error);
+  const bnd_status status = bnd_onnx_recognize(path) ? open_onnx(fresh, error) : open_checkpoint(fresh, error);
   if (status == BND_OK) *model = fresh;
   else bnd_model_close(fresh);
   return status;

@@ -5,13 +5,9 @@
 #include "binade/binade.h"
 #include "data/transform.h"
 #include "exec/exec.h"
+#include "flow/class_names.h"
 #include "formats/checkpoint/checkpoint.h"
 #include "models/yolo_nas/yolo_nas.h"
-
-typedef struct bnd_class_names {
-  char **names; /* [count], owned */
-  size_t count;
-} bnd_class_names;
 
 struct bnd_model {
   char *path;
@@ -20,7 +16,7 @@ struct bnd_model {
   bnd_state_dict state_dict;
   bnd_named_shape *tensors;
   bnd_yolo_nas *network;
-  bnd_class_names classes;        /* as the checkpoint names them; empty = it does not */
+  bnd_class_names classes;        /* as the file names them; empty = it does not */
   bool has_preprocessing;         /* the checkpoint brings its own */
   bnd_preprocessing preprocessing;
   /* an ONNX file */
@@ -44,6 +40,5 @@ bnd_yolo_nas_form bnd_form_of(bnd_form form, bnd_yolo_nas_form otherwise);
 /* Reads class names and the preprocessing chain of super-gradients' `processing_params`. *found false: there are none. */
 bnd_status bnd_processing_params_read(const char *path, const bnd_value *params, bnd_class_names *classes, bnd_preprocessing *preprocessing, bool *found,
                                       bnd_error *error);
-void bnd_class_names_free(bnd_class_names *classes);
 
 #endif

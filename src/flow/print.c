@@ -156,8 +156,13 @@ bnd_status bnd_model_convert(const bnd_model *model, const bnd_convert_options *
   bnd_graph *graph;
   BND_TRY(graph_of(model, bnd_form_of(options->form, BND_YOLO_NAS_FOLDED), options->size, options->raw_outputs, false, &graph, error));
   const int count = options->raw_outputs ? 7 : 2;
-  const bnd_onnx_export_options onnx = {.input_names = inputs, .input_count = 1, .output_names = outputs, .output_count = count};
+  bnd_string names = {0};
+  if (model->classes.count) bnd_class_names_to_json(&model->classes, &names);
+  const char *const metadata[][2] = {{BND_CLASS_NAMES_KEY, names.text}};
+  const bnd_onnx_export_options onnx = {.input_names = inputs, .input_count = 1, .output_names = outputs, .output_count = count, .metadata = metadata,
+                                        .metadata_count = names.text && !names.failed ? 1 : 0};
   const bnd_status status = bnd_export_onnx(graph, &onnx, path, error);
+  bnd_string_free(&names);
   bnd_graph_destroy(graph);
   return status;
 }

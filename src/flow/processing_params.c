@@ -8,13 +8,10 @@ static bnd_status read_classes(const char *path, const bnd_value *names, bnd_cla
   if (!names || names->kind == BND_VALUE_NONE) return BND_OK;
   if (names->kind != BND_VALUE_LIST && names->kind != BND_VALUE_TUPLE)
     return bnd_fail(error, BND_ERROR_FORMAT, "%s: processing_params: class_names is not a list", path);
-  classes->names = bnd_calloc(names->list.count, sizeof *classes->names);
-  if (!classes->names) return bnd_fail_memory(error, "class names");
   for (size_t i = 0; i < names->list.count; i++) {
     const char *text = bnd_value_text(names->list.items[i]);
     if (!text) return bnd_fail(error, BND_ERROR_FORMAT, "%s: processing_params: class name %zu is not text", path, i);
-    if (!(classes->names[i] = strdup(text))) return bnd_fail_memory(error, "class names");
-    classes->count++;
+    if (!bnd_class_names_add(classes, text)) return bnd_fail_memory(error, "class names");
   }
   return BND_OK;
 }

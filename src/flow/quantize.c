@@ -28,7 +28,8 @@ typedef struct run {
   bnd_quantization_config config;
   bnd_target_profile target;
   bnd_run_state state;
-  bnd_string log; /* run.log so far */
+  bnd_string log;         /* run.log so far */
+  bnd_string class_names; /* as JSON, for the ONNX files; empty = unknown */
   char source_sha256[65];
   size_t calibration_images, batch;
   struct timespec stage_begin;
@@ -121,6 +122,21 @@ static bnd_status read_config(run *r) {
   return BND_OK;
 }
 
+/* The checkpoint's own names, else the data set's. */
+static bnd_status find_class_names(run *r) {
+  const bnd_coco *coco = &r->dataset.coco;
+  bnd_class_names names = {0};
+  bool fine = true;
+  if (r->model->classes.count) {
+    bnd_class_names_to_json(&r->model->classes, &r->class_names);
+  } else if (coco->category_count == (size_t)bnd_model_class_count(r->model)) {
+    for (size_t c = 0; c < coco->category_count && fine; c++) fine = bnd_class_names_add(&names, coco->categories[c].name);
+    bnd_class_names_to_json(&names, &r->class_names);
+  }
+  bnd_class_names_free(&names);
+  return fine && !r->class_names.failed ? BND_OK : bnd_fail_memory(r->error, "class names");
+}
+
 static bnd_status open_run(run *r) {
   const bnd_quantize_options *o = r->options;
   if (!o->checkpoint || !o->data || !o->output) return bnd_fail(r->error, BND_ERROR_ARGUMENT, "a checkpoint, a data folder and an output folder are needed");
@@ -130,6 +146,7 @@ static bnd_status open_run(run *r) {
   BND_TRY(read_config(r));
   BND_TRY(bnd_model_open(o->checkpoint, &r->model, r->error));
   BND_TRY(bnd_dataset_open(r->model, o->data, o->split ? o->split : "val2017", o->size, o->images, !o->no_evaluation, &r->dataset, r->error));
+  BND_TRY(find_class_names(r));
   const size_t available = r->dataset.coco.annotated_count;
   r->calibration_images = o->calibration_images ? (size_t)o->calibration_images : DEFAULT_IMAGES;
   if (r->calibration_images > available) r->calibration_images = available;
@@ -157,7 +174,9 @@ static bnd_status network(const run *r, bnd_yolo_nas_form form, bool raw_outputs
 
 static bnd_status export_onnx(run *r, const bnd_graph *graph, const char *name, bool dedicated) {
   static const char *const inputs[] = {"images"}, *const outputs[] = {"boxes", "scores"};
-  const bnd_onnx_export_options options = {.input_names = inputs, .input_count = 1, .output_names = outputs, .output_count = 2, .output_limit = 2, .dedicated_qdq = dedicated};
+  const char *const metadata[][2] = {{BND_CLASS_NAMES_KEY, r->class_names.text}};
+  const bnd_onnx_export_options options = {.input_names = inputs, .input_count = 1, .output_names = outputs, .output_count = 2, .output_limit = 2,
+                                           .dedicated_qdq = dedicated, .metadata = metadata, .metadata_count = r->class_names.text ? 1 : 0};
   char path[4096];
   BND_TRY(not_cancelled(r, "export"));
   BND_TRY(path_in(r, name, path));
@@ -328,5 +347,6 @@ bnd_status bnd_quantize(const bnd_quantize_options *options, const bnd_context *
   bnd_dataset_close(&r.dataset);
   bnd_model_close(r.model);
   bnd_string_free(&r.log);
+  bnd_string_free(&r.class_names);
   return status;
 }

@@ -184,6 +184,9 @@ bnd_status bnd_import_onnx(const char *path, const bnd_onnx_import_options *opti
     if (status == BND_OK) status = read_model(&importer, model, error);
     if (status == BND_OK && importer.options->findings && importer.options->findings->failed) status = bnd_fail_memory(error, "the findings");
     if (status != BND_OK) bnd_fail_prefix(error, status, "%s", path);
+    for (size_t i = 0; status == BND_OK && importer.options->metadata && i < model->n_metadata_props; i++)
+      if (model->metadata_props[i]->key && model->metadata_props[i]->value)
+        importer.options->metadata(importer.options->user, model->metadata_props[i]->key, model->metadata_props[i]->value);
   }
   for (size_t i = 0; i < importer.value_count; i++) {
     bnd_tensor_release(&importer.values[i]->tensor);

@@ -12,6 +12,9 @@ typedef struct bnd_onnx_import_options {
   /* Quantizers hold exponents, so a scale that is no power of two cannot be represented. NULL: such a file is refused. Otherwise the nearest
      power of two is taken and a line "NAME: scale 0.0123 is not a power of two" appended for each: what a checker reports. */
   bnd_string *findings;
+  /* Called for every key and value of the model's metadata, in file order; the text is valid during the call. NULL: not wanted. */
+  void (*metadata)(void *user, const char *key, const char *value);
+  void *user;
 } bnd_onnx_import_options;
 
 /* options may be NULL. *graph is owned by the caller; its output value is the list of the file's outputs. */
