@@ -1,6 +1,7 @@
-/* Time of one forward pass of a checkpoint's folded network, beside the sum of the best times oneDNN alone needs for the convolutions of YOLO-NAS S.
+/* Time of one forward pass of a checkpoint's folded network, or of a quantized ONNX file under fake quantization, beside the sum of the
+   best times oneDNN alone needs for the convolutions of YOLO-NAS S.
 
-   bench_forward CHECKPOINT [--threads N] [--rounds N] [--size S] [--steps] [--alone] [--cpu-time]
+   bench_forward MODEL [--threads N] [--rounds N] [--size S] [--steps] [--alone] [--cpu-time]
 
    Each round runs the whole network once and every convolution of convolutions.txt once in each of the layouts oneDNN offers (its own choice, blocked,
    channels last), so that both see the same machine. Reported are the shortest times over the rounds, 20 if not said otherwise. Weights and images do not
@@ -153,7 +154,7 @@ static options read_options(int count, char **words) {
     else if (strcmp(words[i], "--cpu-time") == 0) clock_id = CLOCK_PROCESS_CPUTIME_ID;
     else o.checkpoint = words[i];
   }
-  if (!o.checkpoint || o.threads < 1 || o.rounds < 1) die("usage: bench_forward CHECKPOINT [--threads N] [--rounds N] [--size S] [--steps] [--alone] [--cpu-time]");
+  if (!o.checkpoint || o.threads < 1 || o.rounds < 1) die("usage: bench_forward MODEL [--threads N] [--rounds N] [--size S] [--steps] [--alone] [--cpu-time]");
   return o;
 }
 
@@ -162,9 +163,9 @@ static bnd_executor *open_network(const options *o) {
   bnd_model *model;
   bnd_graph *graph;
   bnd_executor *executor;
-  const bnd_yolo_nas_options graph_options = {.form = BND_YOLO_NAS_FOLDED, .height = o->size, .width = o->size};
-  const bnd_exec_options exec = {.mode = BND_EXEC_FLOAT, .threads = o->threads, .output_limit = 2};
-  if (bnd_model_open(o->checkpoint, &model, &error) != BND_OK || bnd_model_graph(model, &graph_options, &graph, &error) != BND_OK ||
+  bnd_exec_options exec = {.mode = BND_EXEC_FLOAT, .threads = o->threads, .output_limit = 2};
+  if (bnd_model_open(o->checkpoint, &model, &error) != BND_OK ||
+      bnd_model_detector(model, BND_YOLO_NAS_FOLDED, o->size, o->size, &graph, &exec.mode, &error) != BND_OK ||
       bnd_executor_create(graph, &exec, &executor, &error) != BND_OK)
     die(error.message);
   bnd_graph_destroy(graph);
