@@ -3,9 +3,9 @@
 
    bench_forward MODEL [--threads N] [--rounds N] [--size S] [--steps] [--alone] [--cpu-time]
 
-   Each round runs the whole network once and every convolution of convolutions.txt once in each of the layouts oneDNN offers (its own choice, blocked,
-   channels last), so that both see the same machine. Reported are the shortest times over the rounds, 20 if not said otherwise. Weights and images do not
-   matter for the time. --steps prints the plan with the time of each step; --alone leaves oneDNN's convolutions out; --cpu-time counts
+   Each round runs the whole network once and every convolution of convolutions.txt once in each of the layouts oneDNN offers (its own choice,
+   blocked, channels last), so that both see the same machine. Reported are the shortest times over the rounds, 20 if not said otherwise. Weights and
+   images do not matter for the time. --steps prints the plan with the time of each step; --alone leaves oneDNN's convolutions out; --cpu-time counts
    processor time instead of time, for one thread on a busy machine. */
 #include <math.h>
 #include <omp.h>
@@ -76,8 +76,9 @@ static void make_candidate(dnnl_engine_t engine, const layer *l, dnnl_format_tag
   check(dnnl_post_ops_create(&tail));
   if (l->relu) check(bnd_dnnl_append_eltwise(tail, dnnl_eltwise_relu, 0.f, 0.f));
   check(dnnl_primitive_attr_set_post_ops(attributes, tail));
-  const bnd_dnnl_convolution convolution = {bnd_dnnl_desc_get(&x), bnd_dnnl_desc_get(&w), bnd_dnnl_desc_get(&b), bnd_dnnl_desc_get(&y),
-                                            {l->stride, l->stride}, {0, 0}, {l->padding, l->padding}, {l->padding - (l->stride - 1) * (l->padding > 0), l->padding - (l->stride - 1) * (l->padding > 0)}};
+  const bnd_dnnl_convolution convolution = {bnd_dnnl_desc_get(&x),   bnd_dnnl_desc_get(&w),  bnd_dnnl_desc_get(&b),
+                                            bnd_dnnl_desc_get(&y),   {l->stride, l->stride}, {0, 0},
+                                            {l->padding, l->padding}};
   dnnl_primitive_desc_t description;
   if (bnd_dnnl_convolution_describe(&description, engine, &convolution, attributes) != dnnl_success) return;
   const char *kernel;
@@ -100,7 +101,9 @@ static int read_layers(dnnl_engine_t engine, layer *layers) {
   while (fgets(line, sizeof line, file) && count < CONVOLUTIONS) {
     layer *l = &layers[count];
     if (line[0] == '#') continue;
-    if (sscanf(line, "%63s %d %d %d %d %d %d %d %d", l->name, &l->in, &l->out, &l->height, &l->width, &l->window, &l->stride, &l->padding, &l->relu) != 9) die("convolutions.txt");
+    if (sscanf(line, "%63s %d %d %d %d %d %d %d %d", l->name, &l->in, &l->out, &l->height, &l->width, &l->window, &l->stride, &l->padding,
+               &l->relu) != 9)
+      die("convolutions.txt");
     for (int t = 0; t < LAYOUTS; t++) make_candidate(engine, l, tags[t], &l->candidates[t]);
     count++;
   }
@@ -154,7 +157,8 @@ static options read_options(int count, char **words) {
     else if (strcmp(words[i], "--cpu-time") == 0) clock_id = CLOCK_PROCESS_CPUTIME_ID;
     else o.checkpoint = words[i];
   }
-  if (!o.checkpoint || o.threads < 1 || o.rounds < 1) die("usage: bench_forward MODEL [--threads N] [--rounds N] [--size S] [--steps] [--alone] [--cpu-time]");
+  if (!o.checkpoint || o.threads < 1 || o.rounds < 1)
+    die("usage: bench_forward MODEL [--threads N] [--rounds N] [--size S] [--steps] [--alone] [--cpu-time]");
   return o;
 }
 
@@ -209,8 +213,9 @@ int main(int count, char **words) {
     run_layers(stream, layers, layer_count);
   }
   qsort(times, (size_t)o.rounds, sizeof *times, compare_times);
-  printf("forward %d x %d, %d threads, oneDNN %s: shortest %.2f ms, median %.2f ms; activations %.1f MiB, weights %.1f MiB\n", o.size, o.size, o.threads,
-         bnd_onednn_version(), times[0], times[o.rounds / 2], (double)bnd_executor_arena_bytes(executor) / 1048576, (double)bnd_executor_weight_bytes(executor) / 1048576);
+  printf("forward %d x %d, %d threads, oneDNN %s: shortest %.2f ms, median %.2f ms; activations %.1f MiB, weights %.1f MiB\n", o.size, o.size,
+         o.threads, bnd_onednn_version(), times[0], times[o.rounds / 2], (double)bnd_executor_arena_bytes(executor) / 1048576,
+         (double)bnd_executor_weight_bytes(executor) / 1048576);
   if (layer_count) {
     const double sum = sum_of_bests(layers, layer_count, o.steps);
     printf("sum of oneDNN's best times for its %d convolutions: %.2f ms = %.1f %% of the forward pass\n", layer_count, sum, 100 * sum / times[0]);

@@ -5,9 +5,9 @@
 #include "exec/internal.h"
 
 typedef struct links {
-  int *producer;    /* by value: step; -1 = none */
-  int *user;        /* by value: a step that reads it; the only one when use_count is 1 */
-  int *use_count;   /* steps and outputs that read it */
+  int *producer;  /* by value: step; -1 = none */
+  int *user;      /* by value: a step that reads it; the only one when use_count is 1 */
+  int *use_count; /* steps and outputs that read it */
 } links;
 
 static void connect(const bnd_executor *plan, links *l) {
@@ -28,7 +28,9 @@ static void connect(const bnd_executor *plan, links *l) {
   for (size_t o = 0; o < plan->output_count; o++) l->use_count[plan->outputs[o]] += 2; /* never "the only reader" */
 }
 
-static bool is_constant(const bnd_executor *plan, int value) { return value >= 0 && plan->values[value].constant.data; }
+static bool is_constant(const bnd_executor *plan, int value) {
+  return value >= 0 && plan->values[value].constant.data;
+}
 
 /* The only reader of the step's result, if that is a kernel step. */
 static bnd_step *only_reader(bnd_executor *plan, const links *l, const bnd_step *step) {
@@ -44,9 +46,13 @@ static void take_over(links *l, bnd_step *step, bnd_step *next, size_t step_inde
   next->kind = BND_STEP_DEAD;
 }
 
-static bool is_per_tensor(const bnd_step *step) { return step->kernel.id == BND_OP_FAKE_QUANTIZE && step->kernel.quantizer->channels == 1; }
+static bool is_per_tensor(const bnd_step *step) {
+  return step->kernel.id == BND_OP_FAKE_QUANTIZE && step->kernel.quantizer->channels == 1;
+}
 
-static bool same_grid(const bnd_grid *a, const bnd_grid *b) { return a->multiplier == b->multiplier && a->low == b->low && a->high == b->high; }
+static bool same_grid(const bnd_grid *a, const bnd_grid *b) {
+  return a->multiplier == b->multiplier && a->low == b->low && a->high == b->high;
+}
 
 /* --- tails: relu, then fake quantization --- */
 

@@ -1,6 +1,6 @@
-/* The plan, as the files of this layer share it. Compilation runs through lower.c (graph -> values and steps, constants evaluated), fuse.c (steps merged),
-   layout.c (blocked or plain, conversions, convolutions made), place.c (values that share memory) and memory.c (life intervals, arena); session.c runs the
-   steps. The reference backend skips fusing and layouts: every step is a plain loop. */
+/* The plan, as the files of this layer share it. Compilation runs through lower.c (graph -> values and steps, constants evaluated), fuse.c (steps
+   merged), layout.c (blocked or plain, conversions, convolutions made), place.c (values that share memory) and memory.c (life intervals, arena);
+   session.c runs the steps. The reference backend skips fusing and layouts: every step is a plain loop. */
 #ifndef BND_EXEC_INTERNAL_H
 #define BND_EXEC_INTERNAL_H
 
@@ -16,14 +16,14 @@ typedef struct bnd_plan_value {
   int placeholder;     /* index of the input; -1 = computed */
   bool on_grid;        /* every value is a whole number in [grid.low, grid.high] times grid.step */
   bnd_grid grid;
-  int other_layout;    /* the same values plain instead of blocked or the other way round; -1 = not made */
+  int other_layout; /* the same values plain instead of blocked or the other way round; -1 = not made */
 
   /* memory */
-  int parent;          /* lives inside that value's memory, `offset` bytes from its start; -1 = on its own */
+  int parent; /* lives inside that value's memory, `offset` bytes from its start; -1 = on its own */
   size_t offset;
   size_t bytes;
-  int first, last;     /* first step that writes, last step that reads; of roots: of everything inside too */
-  size_t address;      /* roots: in the arena */
+  int first, last; /* first step that writes, last step that reads; of roots: of everything inside too */
+  size_t address;  /* roots: in the arena */
 } bnd_plan_value;
 
 typedef enum bnd_step_kind {
@@ -36,9 +36,9 @@ typedef enum bnd_step_kind {
   BND_STEP_CONCAT,      /* channels of blocked values; inputs already in place are left out */
   BND_STEP_TO_PLAIN,
   BND_STEP_TO_BLOCKED,
-  BND_STEP_ALIAS,       /* the output is the input under another shape; nothing runs */
-  BND_STEP_PROBE,       /* shows the input */
-  BND_STEP_DEAD         /* merged into another step */
+  BND_STEP_ALIAS, /* the output is the input under another shape; nothing runs */
+  BND_STEP_PROBE, /* shows the input */
+  BND_STEP_DEAD   /* merged into another step */
 } bnd_step_kind;
 
 typedef struct bnd_step {

@@ -1,11 +1,13 @@
-/* Which values are blocked, with conversions where layouts meet, and oneDNN's convolutions made. Layouts spread forward from convolutions: what works on
-   single values, pools and channel concatenation keep the layout they find; everything else works on plain data. */
+/* Which values are blocked, with conversions where layouts meet, and oneDNN's convolutions made. Layouts spread forward from convolutions: what works
+   on single values, pools and channel concatenation keep the layout they find; everything else works on plain data. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "exec/internal.h"
 
-static size_t layout_of(const bnd_executor *plan, int value) { return plan->values[value].block; }
+static size_t layout_of(const bnd_executor *plan, int value) {
+  return plan->values[value].block;
+}
 
 /* --- conversions --- */
 
@@ -18,7 +20,8 @@ static bnd_status convert(bnd_executor *plan, int *value, size_t block, bnd_erro
   }
   const bnd_shape shape = plan->values[*value].shape;
   const int made = bnd_plan_add_value(plan, &shape);
-  bnd_step *step = made < 0 ? NULL : bnd_plan_add_step(plan, block ? BND_STEP_TO_BLOCKED : BND_STEP_TO_PLAIN, block ? "to_blocked" : "to_plain", -1, 1);
+  bnd_step *step =
+      made < 0 ? NULL : bnd_plan_add_step(plan, block ? BND_STEP_TO_BLOCKED : BND_STEP_TO_PLAIN, block ? "to_blocked" : "to_plain", -1, 1);
   if (!step) return bnd_fail_memory(error, "the plan");
   step->inputs[0] = *value;
   step->outputs[0] = made;
@@ -48,10 +51,14 @@ static bnd_status append(bnd_executor *plan, const bnd_step *step, bnd_error *er
 
 static bnd_convolution_shape shape_of_convolution(const bnd_executor *plan, const bnd_step *step, const bnd_shape *out, const bnd_tensor *weight) {
   const bnd_shape *in = &plan->values[step->inputs[0]].shape;
-  bnd_convolution_shape shape = {
-      .images = (size_t)in->size[0], .in_channels = (size_t)in->size[1], .in_height = (size_t)in->size[2], .in_width = (size_t)in->size[3],
-      .out_channels = (size_t)out->size[1], .out_height = (size_t)out->size[2], .out_width = (size_t)out->size[3],
-      .window = {weight->shape.size[2], weight->shape.size[3]}};
+  bnd_convolution_shape shape = {.images = (size_t)in->size[0],
+                                 .in_channels = (size_t)in->size[1],
+                                 .in_height = (size_t)in->size[2],
+                                 .in_width = (size_t)in->size[3],
+                                 .out_channels = (size_t)out->size[1],
+                                 .out_height = (size_t)out->size[2],
+                                 .out_width = (size_t)out->size[3],
+                                 .window = {weight->shape.size[2], weight->shape.size[3]}};
   memcpy(shape.stride, step->kernel.stride, sizeof shape.stride);
   memcpy(shape.padding, step->kernel.padding, sizeof shape.padding);
   memcpy(shape.dilation, step->kernel.dilation, sizeof shape.dilation);
@@ -67,10 +74,14 @@ static bnd_status make_convolution(bnd_executor *plan, bnd_step *step, bnd_error
   bnd_convolution_shape shape = shape_of_convolution(plan, step, &plan->values[step->outputs[0]].shape, &weight);
   shape.plain_input = layout_of(plan, step->inputs[0]) == 0 && shape.in_channels <= FEW_CHANNELS;
   bnd_status status = BND_OK;
-  /* a kernel of several channels into one or two, as the projection of the box distribution, is quicker in plain loops than in blocks of padding */
-  if (weight.dtype == BND_F32 && shape.out_channels > 1)
-    status = bnd_onednn_convolution_create(plan->onednn, &shape, &step->tail, bnd_f32(&weight), bias.data ? bnd_f32(&bias) : NULL, plan->options.threads,
-                                           &step->convolution, error);
+  /* several channels into one, as in the projection of the box distribution, are quicker in plain loops than in blocks of padding */
+  bool wanted = weight.dtype == BND_F32 && shape.out_channels > 1;
+  while (wanted && status == BND_OK) {
+    status = bnd_onednn_convolution_create(plan->onednn, &shape, &step->tail, bnd_f32(&weight), bias.data ? bnd_f32(&bias) : NULL,
+                                           plan->options.threads, &step->convolution, error);
+    wanted = !step->convolution && shape.plain_input; /* then perhaps with a blocked input */
+    if (wanted) shape.plain_input = false;
+  }
   bnd_tensor_release(&weight);
   bnd_tensor_release(&bias);
   if (status == BND_OK && step->convolution && !shape.plain_input) status = convert(plan, &step->inputs[0], bnd_onednn_block(plan->onednn), error);
@@ -78,9 +89,10 @@ static bnd_status make_convolution(bnd_executor *plan, bnd_step *step, bnd_error
   return status;
 }
 
-/* Weights of a transposed convolution with kernel and stride 2, [in][out][2][2], as those of a 1x1 convolution with four groups of output channels, each
-   rounded up to whole blocks: [row parity][column parity][out][in]. */
-static bnd_status spread_weights(const bnd_tensor *weight, const bnd_tensor *bias, size_t block, bnd_tensor *wide_weight, bnd_tensor *wide_bias, bnd_error *error) {
+/* Weights of a transposed convolution with kernel and stride 2, [in][out][2][2], as those of a 1x1 convolution with four groups of output channels,
+   each rounded up to whole blocks: [row parity][column parity][out][in]. */
+static bnd_status spread_weights(const bnd_tensor *weight, const bnd_tensor *bias, size_t block, bnd_tensor *wide_weight, bnd_tensor *wide_bias,
+                                 bnd_error *error) {
   const size_t in = (size_t)weight->shape.size[0], out = (size_t)weight->shape.size[1], wide = (out + block - 1) / block * block;
   BND_TRY(bnd_tensor_create(BND_F32, &BND_SHAPE((int64_t)(4 * wide), (int64_t)in, 1, 1), wide_weight, error));
   if (bias->data) {
@@ -105,46 +117,45 @@ static bool doubles_sides(const bnd_executor *plan, const bnd_step *step, const 
          out->size[2] == 2 * in->size[2] && out->size[3] == 2 * in->size[3];
 }
 
-/* The step becomes a 1x1 convolution; *spread the step behind it. step->convolution stays NULL where that does not work. */
-static bnd_status make_transposed(bnd_executor *plan, bnd_step *step, bnd_step *spread, bnd_error *error) {
-  bnd_tensor weight = {0}, bias = {0}, wide_weight = {0}, wide_bias = {0};
-  const size_t block = bnd_onednn_block(plan->onednn);
-  BND_TRY(bnd_plan_weights(plan, step, &weight, &bias, error));
-  bnd_status status = BND_OK;
-  if (block && doubles_sides(plan, step, &weight.shape)) {
-    status = spread_weights(&weight, &bias, block, &wide_weight, &wide_bias, error);
-    bnd_shape groups = plan->values[step->inputs[0]].shape;
-    int middle = -1;
-    if (status == BND_OK) {
-      groups.size[1] = wide_weight.shape.size[0];
-      middle = bnd_plan_add_value(plan, &groups);
-      if (middle < 0) status = bnd_fail_memory(error, "the plan");
-    }
-    if (status == BND_OK) {
-      bnd_convolution_shape shape = shape_of_convolution(plan, step, &groups, &wide_weight);
-      shape.stride[0] = shape.stride[1] = shape.dilation[0] = shape.dilation[1] = 1;
-      status = bnd_onednn_convolution_create(plan->onednn, &shape, &step->tail, bnd_f32(&wide_weight), wide_bias.data ? bnd_f32(&wide_bias) : NULL,
-                                             plan->options.threads, &step->convolution, error);
-    }
-    if (status == BND_OK && step->convolution) {
-      *spread = (bnd_step){.kind = BND_STEP_SPREAD, .name = step->name, .node_id = step->node_id, .input_count = 1, .output_count = 1, .workspace = -1, .factor = 1.f};
-      spread->inputs = bnd_arena_alloc(plan->arena, 1, sizeof *spread->inputs);
-      if (!spread->inputs) status = bnd_fail_memory(error, "the plan");
-    }
-    if (status == BND_OK && step->convolution) {
-      status = convert(plan, &step->inputs[0], block, error);
-      spread->inputs[0] = middle;
-      spread->outputs[0] = step->outputs[0];
-      step->outputs[0] = middle;
-      step->input_count = 1;
-      plan->values[middle].block = plan->values[spread->outputs[0]].block = block;
-    }
-  }
-  bnd_tensor_release(&weight);
-  bnd_tensor_release(&bias);
+/* The 1x1 convolution in place of a transposed one, and the value between it and the step that spreads its pixels. */
+static bnd_status make_spreading(bnd_executor *plan, bnd_step *step, const bnd_tensor *weight, const bnd_tensor *bias, int *middle,
+                                 bnd_error *error) {
+  bnd_tensor wide_weight = {0}, wide_bias = {0};
+  BND_TRY(spread_weights(weight, bias, bnd_onednn_block(plan->onednn), &wide_weight, &wide_bias, error));
+  bnd_shape groups = plan->values[step->inputs[0]].shape;
+  groups.size[1] = wide_weight.shape.size[0];
+  bnd_convolution_shape shape = shape_of_convolution(plan, step, &groups, &wide_weight);
+  shape.stride[0] = shape.stride[1] = shape.dilation[0] = shape.dilation[1] = 1;
+  *middle = bnd_plan_add_value(plan, &groups);
+  const bnd_status status =
+      *middle < 0 ? bnd_fail_memory(error, "the plan")
+                  : bnd_onednn_convolution_create(plan->onednn, &shape, &step->tail, bnd_f32(&wide_weight),
+                                                  wide_bias.data ? bnd_f32(&wide_bias) : NULL, plan->options.threads, &step->convolution, error);
   bnd_tensor_release(&wide_weight);
   bnd_tensor_release(&wide_bias);
   return status;
+}
+
+/* The step becomes a 1x1 convolution, *spread the step behind it. step->convolution stays NULL where that does not work. */
+static bnd_status make_transposed(bnd_executor *plan, bnd_step *step, bnd_step *spread, bnd_error *error) {
+  bnd_tensor weight = {0}, bias = {0};
+  int middle = -1;
+  const size_t block = bnd_onednn_block(plan->onednn);
+  BND_TRY(bnd_plan_weights(plan, step, &weight, &bias, error));
+  const bnd_status status = block && doubles_sides(plan, step, &weight.shape) ? make_spreading(plan, step, &weight, &bias, &middle, error) : BND_OK;
+  bnd_tensor_release(&weight);
+  bnd_tensor_release(&bias);
+  if (status != BND_OK || !step->convolution) return status;
+  *spread = (bnd_step){
+      .kind = BND_STEP_SPREAD, .name = step->name, .node_id = step->node_id, .input_count = 1, .output_count = 1, .workspace = -1, .factor = 1.f};
+  spread->inputs = bnd_arena_alloc(plan->arena, 1, sizeof *spread->inputs);
+  if (!spread->inputs) return bnd_fail_memory(error, "the plan");
+  spread->inputs[0] = middle;
+  spread->outputs[0] = step->outputs[0];
+  step->outputs[0] = middle;
+  step->input_count = 1; /* the weights are packed */
+  plan->values[middle].block = plan->values[spread->outputs[0]].block = block;
+  return convert(plan, &step->inputs[0], block, error);
 }
 
 /* A convolution for which oneDNN has nothing runs as a plain loop with the same tail. */
@@ -157,13 +168,16 @@ static bnd_status fall_back(bnd_executor *plan, bnd_step *step, bnd_error *error
 
 static bnd_status lay_out_convolution(bnd_executor *plan, bnd_step *step, bnd_error *error) {
   bnd_step spread = {.kind = BND_STEP_DEAD};
-  if (step->kernel.groups == 1) BND_TRY(step->transposed ? make_transposed(plan, step, &spread, error) : make_convolution(plan, step, error));
-  if (!step->convolution) return fall_back(plan, step, error);
+  bnd_status status = BND_OK;
+  if (step->kernel.groups == 1) status = step->transposed ? make_transposed(plan, step, &spread, error) : make_convolution(plan, step, error);
+  if (status == BND_OK && !step->convolution) return fall_back(plan, step, error);
+  if (status == BND_OK) status = append(plan, step, error);
+  if (status != BND_OK) {
+    bnd_onednn_convolution_destroy(step->convolution); /* the plan does not have it yet */
+    return status;
+  }
   plan->values[step->outputs[0]].block = bnd_onednn_block(plan->onednn);
-  bnd_status status = append(plan, step, error);
-  if (status != BND_OK) bnd_onednn_convolution_destroy(step->convolution);
-  if (status == BND_OK && spread.kind == BND_STEP_SPREAD) status = append(plan, &spread, error);
-  return status;
+  return spread.kind == BND_STEP_SPREAD ? append(plan, &spread, error) : BND_OK;
 }
 
 /* --- the other kinds --- */
@@ -172,7 +186,8 @@ static bnd_status lay_out_max_pool(bnd_executor *plan, bnd_step *step, bnd_error
   const bnd_kernel *k = &step->kernel;
   const size_t block = layout_of(plan, step->inputs[0]);
   bool keeps_size = block > 0;
-  for (int i = 0; i < 2; i++) keeps_size = keeps_size && k->stride[i] == 1 && k->dilation[i] == 1 && k->window[i] == k->window[0] && k->padding[i] == k->window[0] / 2;
+  for (int i = 0; i < 2; i++)
+    keeps_size = keeps_size && k->stride[i] == 1 && k->dilation[i] == 1 && k->window[i] == k->window[0] && k->padding[i] == k->window[0] / 2;
   if (!keeps_size || k->window[0] % 2 == 0) {
     BND_TRY(convert_inputs(plan, step, 0, error));
     return append(plan, step, error);

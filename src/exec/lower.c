@@ -7,13 +7,15 @@
 typedef struct lowering {
   bnd_executor *plan;
   const bnd_graph *graph;
-  bool *live;                      /* by node id */
-  int (*values)[BND_MAX_RESULTS];  /* by node id; -1 = none */
+  bool *live;                     /* by node id */
+  int (*values)[BND_MAX_RESULTS]; /* by node id; -1 = none */
 } lowering;
 
 /* --- what has to run --- */
 
-static void mark(void *user, bnd_node *node) { ((bool *)user)[node->id] = true; }
+static void mark(void *user, bnd_node *node) {
+  ((bool *)user)[node->id] = true;
+}
 
 /* Marks the first `limit` tensors among the outputs; returns how many were found. */
 static int mark_outputs(const bnd_arg *arg, int limit, int found, bool *live) {
@@ -58,7 +60,9 @@ static bnd_status new_constant(lowering *l, const bnd_tensor *tensor, int *value
   return BND_OK;
 }
 
-static bool is_constant(const lowering *l, int value) { return value >= 0 && l->plan->values[value].constant.data; }
+static bool is_constant(const lowering *l, int value) {
+  return value >= 0 && l->plan->values[value].constant.data;
+}
 
 static bnd_status lower_attribute(lowering *l, const bnd_node *node, bnd_error *error) {
   const bnd_attribute *attribute = bnd_graph_attribute(l->graph, node->target);
@@ -87,7 +91,8 @@ static bnd_status lower_region(lowering *l, const bnd_node *node, bnd_error *err
 static bnd_status lower_getitem(lowering *l, const bnd_node *node, bnd_error *error) {
   const bnd_node *tuple = bnd_arg_node(node, 0);
   const int64_t index = bnd_arg_int(node, 1, 0);
-  if (!tuple || index < 0 || index >= tuple->result_count) return bnd_fail(error, BND_ERROR_MODEL, "%s: no result %lld", node->name, (long long)index);
+  if (!tuple || index < 0 || index >= tuple->result_count)
+    return bnd_fail(error, BND_ERROR_MODEL, "%s: no result %lld", node->name, (long long)index);
   l->values[node->id][0] = l->values[tuple->id][index];
   return BND_OK;
 }
@@ -107,7 +112,8 @@ static bnd_status operand_value(lowering *l, const bnd_node *node, const bnd_ope
   }
   if (!operand->node) return BND_OK;
   *value = l->values[operand->node->id][0];
-  if (*value < 0 || operand->node->result_count != 1) return bnd_fail(error, BND_ERROR_MODEL, "%s: %s is not a single tensor", node->name, operand->node->name);
+  if (*value < 0 || operand->node->result_count != 1)
+    return bnd_fail(error, BND_ERROR_MODEL, "%s: %s is not a single tensor", node->name, operand->node->name);
   return BND_OK;
 }
 
@@ -144,7 +150,9 @@ static bnd_status evaluate(lowering *l, const bnd_node *node, const bnd_kernel *
   return status;
 }
 
-static bool has_module_weights(const bnd_node *node) { return node->kind == BND_CALL_MODULE && bnd_is_conv_module(node); }
+static bool has_module_weights(const bnd_node *node) {
+  return node->kind == BND_CALL_MODULE && bnd_is_conv_module(node);
+}
 
 static bnd_status add_call(lowering *l, const bnd_node *node, const bnd_kernel *kernel, const int *inputs, int input_count, bnd_error *error) {
   bnd_step *step = bnd_plan_add_step(l->plan, BND_STEP_KERNEL, node->name, node->id, input_count);

@@ -1,4 +1,5 @@
-/* Life intervals and addresses. Memory is handed out to the largest first, each at the lowest address where nothing that lives at the same time lies. */
+/* Life intervals and addresses. Memory is handed out to the largest first, each at the lowest address where nothing that lives at the same time lies.
+ */
 #include <stdlib.h>
 
 #include "exec/internal.h"
@@ -20,7 +21,7 @@ static bnd_status measure(bnd_executor *plan, bnd_error *error) {
     size_t count = bnd_plan_value_count(value);
     if (value->block) {
       bnd_layout padded = bnd_plan_layout(value);
-      if (!bnd_size_multiply(count / padded.channels, bnd_layout_channels(&padded), &count)) count = SIZE_MAX;
+      if (padded.channels && !bnd_size_multiply(count / padded.channels, bnd_layout_channels(&padded), &count)) count = SIZE_MAX;
     }
     if (!bnd_size_multiply(count, sizeof(float), &value->bytes) || value->bytes > SIZE_MAX / 2)
       return bnd_fail(error, BND_ERROR_MEMORY, "a value of the network is too large for memory");

@@ -1,5 +1,5 @@
-/* Values that share memory: parts of a concatenation are written where they end up, and steps that work value by value write over an input nobody reads
-   any more. */
+/* Values that share memory: parts of a concatenation are written where they end up, and steps that work value by value write over an input nobody
+   reads any more. */
 #include "exec/internal.h"
 
 static void update_last(bnd_executor *plan) {

@@ -16,7 +16,8 @@ int bnd_plan_add_value(bnd_executor *plan, const bnd_shape *shape) {
 bnd_step *bnd_plan_add_step(bnd_executor *plan, bnd_step_kind kind, const char *name, int node_id, int input_count) {
   if (plan->step_count >= INT32_MAX || !BND_GROW(plan->steps, plan->step_capacity, plan->step_count + 1)) return NULL;
   bnd_step *step = &plan->steps[plan->step_count];
-  *step = (bnd_step){.kind = kind, .name = bnd_arena_copy(plan->arena, name), .node_id = node_id, .input_count = input_count, .workspace = -1, .factor = 1.f};
+  *step = (bnd_step){
+      .kind = kind, .name = bnd_arena_copy(plan->arena, name), .node_id = node_id, .input_count = input_count, .workspace = -1, .factor = 1.f};
   step->inputs = bnd_arena_alloc(plan->arena, (size_t)input_count, sizeof *step->inputs);
   if (!step->name || !step->inputs) return NULL;
   plan->step_count++;
@@ -52,7 +53,9 @@ static bnd_tensor shared_constant(const bnd_executor *plan, const bnd_step *step
   return value < 0 ? (bnd_tensor){0} : bnd_tensor_share(&plan->values[value].constant, NULL);
 }
 
-static const float *vector_of(const bnd_executor *plan, int value) { return value < 0 ? NULL : bnd_f32(&plan->values[value].constant); }
+static const float *vector_of(const bnd_executor *plan, int value) {
+  return value < 0 ? NULL : bnd_f32(&plan->values[value].constant);
+}
 
 /* Batch norm behind a functional convolution: factors in double, each weight rounded once. */
 static bnd_status fold(const bnd_executor *plan, const bnd_step *step, bnd_tensor *weight, bnd_tensor *bias, bnd_error *error) {
@@ -66,10 +69,12 @@ static bnd_status fold(const bnd_executor *plan, const bnd_step *step, bnd_tenso
     return status;
   }
   const float *gamma = vector_of(plan, step->batch_norm[0]), *beta = vector_of(plan, step->batch_norm[1]);
-  const float *mean = vector_of(plan, step->batch_norm[2]), *variance = vector_of(plan, step->batch_norm[3]), *own = bias->data ? bnd_f32(bias) : NULL;
+  const float *mean = vector_of(plan, step->batch_norm[2]), *variance = vector_of(plan, step->batch_norm[3]),
+              *own = bias->data ? bnd_f32(bias) : NULL;
   const size_t window = (size_t)(weight->shape.size[2] * weight->shape.size[3]);
   const size_t inner = axis ? window : window * (size_t)weight->shape.size[1];
-  for (size_t i = 0; i < weight->count / inner; i++) { /* rows of weights for one output channel; fuse.c lets transposed ones in without groups only */
+  for (size_t i = 0; i < weight->count / inner;
+       i++) { /* rows of weights for one output channel; fuse.c lets transposed ones in without groups only */
     const size_t c = i % channels;
     const double alpha = (gamma ? (double)gamma[c] : 1.0) / sqrt((double)variance[c] + step->batch_norm_epsilon);
     for (size_t j = 0; j < inner; j++) bnd_f32(&new_weight)[i * inner + j] = (float)((double)bnd_f32(weight)[i * inner + j] * alpha);
@@ -179,7 +184,15 @@ void bnd_executor_destroy(bnd_executor *plan) {
   free(plan);
 }
 
-size_t bnd_executor_arena_bytes(const bnd_executor *plan) { return plan->arena_bytes; }
-size_t bnd_executor_weight_bytes(const bnd_executor *plan) { return plan->weight_bytes; }
-int bnd_executor_output_count(const bnd_executor *plan) { return (int)plan->output_count; }
-const bnd_shape *bnd_executor_output_shape(const bnd_executor *plan, int index) { return &plan->values[plan->outputs[index]].shape; }
+size_t bnd_executor_arena_bytes(const bnd_executor *plan) {
+  return plan->arena_bytes;
+}
+size_t bnd_executor_weight_bytes(const bnd_executor *plan) {
+  return plan->weight_bytes;
+}
+int bnd_executor_output_count(const bnd_executor *plan) {
+  return (int)plan->output_count;
+}
+const bnd_shape *bnd_executor_output_shape(const bnd_executor *plan, int index) {
+  return &plan->values[plan->outputs[index]].shape;
+}

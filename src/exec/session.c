@@ -15,12 +15,14 @@ struct bnd_session {
   bnd_onednn_call **calls; /* by step; NULL where it is no convolution */
   bnd_array *arrays;       /* room for the operands of the step with the most */
   bool timing;
-  double *shortest;        /* by step, seconds */
+  double *shortest; /* by step, seconds */
 };
 
 /* --- values, as probes see them --- */
 
-const bnd_shape *bnd_value_shape(const bnd_value *value) { return value->shape; }
+const bnd_shape *bnd_value_shape(const bnd_value *value) {
+  return value->shape;
+}
 
 void bnd_value_min_max(const bnd_value *value, float *minimum, float *maximum) {
   bnd_loop_min_max(value->data, &value->layout, minimum, maximum, value->threads);
@@ -101,8 +103,12 @@ void bnd_session_destroy(bnd_session *session) {
   free(session);
 }
 
-void bnd_session_set_timing(bnd_session *session, bool on) { session->timing = on; }
-const float *bnd_session_output(const bnd_session *session, int index) { return session->data[session->plan->outputs[index]]; }
+void bnd_session_set_timing(bnd_session *session, bool on) {
+  session->timing = on;
+}
+const float *bnd_session_output(const bnd_session *session, int index) {
+  return session->data[session->plan->outputs[index]];
+}
 
 /* --- steps --- */
 
@@ -142,9 +148,9 @@ static void run_concat(bnd_session *session, const bnd_step *step) {
 static void run_scale_add(bnd_session *session, const bnd_step *step, size_t count) {
   const bnd_grid *inner = step->has_inner ? &step->inner : NULL, *outer = step->tail.has_grid && !step->tail.relu ? &step->tail.grid : NULL;
   float *out = session->data[step->outputs[0]];
-  bnd_loop_scale_add(session->data[step->inputs[0]], step->factor, inner, session->data[step->inputs[1]], outer, out, count, session->plan->options.threads);
-  if (step->tail.relu)
-    bnd_loop_pointwise(out, 1.f, out, count, true, step->tail.has_grid ? &step->tail.grid : NULL, session->plan->options.threads);
+  bnd_loop_scale_add(session->data[step->inputs[0]], step->factor, inner, session->data[step->inputs[1]], outer, out, count,
+                     session->plan->options.threads);
+  if (step->tail.relu) bnd_loop_pointwise(out, 1.f, out, count, true, step->tail.has_grid ? &step->tail.grid : NULL, session->plan->options.threads);
 }
 
 static void show(bnd_session *session, const bnd_step *step, bnd_probe probe, void *user) {
@@ -166,9 +172,7 @@ static bnd_status run_step(bnd_session *session, size_t index, bnd_probe probe, 
     case BND_STEP_SPREAD: bnd_loop_spread_pixels(x, y, &to, threads); break;
     case BND_STEP_POINTWISE: apply_tail(session, step, x, y, bnd_layout_count(&to)); break;
     case BND_STEP_SCALE_ADD: run_scale_add(session, step, bnd_layout_count(&to)); break;
-    case BND_STEP_MAX_POOL:
-      bnd_loop_max_pool(x, y, &to, step->kernel.window[0], session->data[step->workspace], threads);
-      break;
+    case BND_STEP_MAX_POOL: bnd_loop_max_pool(x, y, &to, step->kernel.window[0], session->data[step->workspace], threads); break;
     case BND_STEP_CONCAT: run_concat(session, step); break;
     case BND_STEP_TO_PLAIN: {
       const bnd_layout from = bnd_plan_layout(&plan->values[step->inputs[0]]);
@@ -244,9 +248,10 @@ bnd_status bnd_executor_describe(const bnd_executor *plan, const bnd_session *ti
     char shape[BND_SHAPE_TEXT];
     size_t offset;
     const bnd_plan_value *root = &plan->values[bnd_plan_root(plan, value, &offset)];
-    bnd_string_format(text, "%4zu  %-44s %-14s %-18s %-9s", s, step->name, kind_name(step), bnd_shape_text(&v->shape, shape), v->block ? "blocked" : "plain");
-    bnd_string_format(text, " @%-9zu %9zu bytes%s%s%s", root->address + offset, v->bytes, step->tail.relu ? " relu" : "", step->tail.has_grid ? " quantize" : "",
-                      v->parent >= 0 ? " in place" : "");
+    bnd_string_format(text, "%4zu  %-44s %-14s %-18s %-9s", s, step->name, kind_name(step), bnd_shape_text(&v->shape, shape),
+                      v->block ? "blocked" : "plain");
+    bnd_string_format(text, " @%-9zu %9zu bytes%s%s%s", root->address + offset, v->bytes, step->tail.relu ? " relu" : "",
+                      step->tail.has_grid ? " quantize" : "", v->parent >= 0 ? " in place" : "");
     if (timed && timed->timing && isfinite(timed->shortest[s])) bnd_string_format(text, "  %8.3f ms", timed->shortest[s] * 1e3);
     bnd_string_format(text, "\n");
   }

@@ -11,7 +11,8 @@ static bnd_status fail(const bnd_node *node, bnd_error *error, const char *what)
 static const bnd_shape *input_shape(const bnd_node *node) {
   static const bnd_shape none = {0};
   const bnd_node *x = bnd_arg_node(node, 0);
-  if (!x && node->arg_count > 0 && node->args[0].kind == BND_ARG_LIST && node->args[0].list.count > 0 && node->args[0].list.items[0].kind == BND_ARG_NODE)
+  if (!x && node->arg_count > 0 && node->args[0].kind == BND_ARG_LIST && node->args[0].list.count > 0 &&
+      node->args[0].list.items[0].kind == BND_ARG_NODE)
     x = node->args[0].list.items[0].node;
   return x ? &x->shape[0] : &none;
 }

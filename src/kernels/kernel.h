@@ -16,17 +16,17 @@ typedef struct bnd_kernel {
   bnd_operator_id id; /* what is computed: in-place variants, views and modules are mapped to the operator they stand for */
   int64_t stride[2], padding[2], dilation[2], window[2], groups;
   bool count_include_pad;
-  int64_t divisor;              /* avg_pool2d: 0 = number of values */
-  int axis, second_axis;        /* counted from the front */
-  bool reduced[BND_MAX_RANK];   /* mean */
-  int order[BND_MAX_RANK];      /* permute */
-  int64_t start, step;          /* slice, select, arange */
-  int64_t factor;               /* pixel_shuffle */
-  bool approximate;             /* gelu: by tanh */
-  double low, high;             /* clamp */
-  double number;                /* epsilon, slope, fill value, factor of the second operand of add and sub, factor behind a pool */
+  int64_t divisor;                /* avg_pool2d: 0 = number of values */
+  int axis;                       /* counted from the front */
+  bool reduced[BND_MAX_RANK];     /* mean */
+  int order[BND_MAX_RANK];        /* permute */
+  int64_t start, step;            /* slice, select, arange */
+  int64_t factor;                 /* pixel_shuffle */
+  bool approximate;               /* gelu: by tanh */
+  double low, high;               /* clamp */
+  double number;                  /* epsilon, slope, fill value, factor of the second operand of add and sub, factor behind a pool */
   const bnd_quantizer *quantizer; /* fake_quantize; borrowed */
-  int threads;                  /* to share the work among, 1 after decoding; each value is computed by one of them, in the same way */
+  int threads;                    /* to share the work among, 1 after decoding; each value is computed by one of them, in the same way */
 } bnd_kernel;
 
 /* Decodes the arguments of a call node whose inputs have shapes. Fails where an argument has no meaning here. */
@@ -38,8 +38,8 @@ typedef struct bnd_operand {
   bool is_number;
   double number;
 } bnd_operand;
-/* Operands of a call node in the order in which its kernel takes them (conv2d: input, weight, bias). Weights of modules are not among them. Writes at most
-   `limit`, returns how many there are. */
+/* Operands of a call node in the order in which its kernel takes them (conv2d: input, weight, bias). Weights of modules are not among them. Writes at
+   most `limit`, returns how many there are. */
 int bnd_kernel_operands(const bnd_node *node, bnd_operand *operands, int limit);
 
 /* Computes outputs from inputs: shapes of the outputs are set, memory is there, inputs and outputs do not overlap. */

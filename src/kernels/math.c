@@ -13,8 +13,8 @@ float bnd_tanh(float x) {
   return (float)((e - 1.0) / (e + 1.0));
 }
 
-/* Below 3: erf(x) = 2/sqrt(pi) * e^(-x^2) * sum 2^n x^(2n+1) / (2n+1)!!, all terms positive. Above: 1 - erfc by its continued fraction, evaluated from
-   the 40th term inwards. From 4 on the result rounds to 1. */
+/* Below 3: erf(x) = 2/sqrt(pi) * e^(-x^2) * sum 2^n x^(2n+1) / (2n+1)!!, all terms positive. Above: 1 - erfc by its continued fraction, evaluated
+   from the 40th term inwards. From 4 on the result rounds to 1. */
 float bnd_erf(float x) {
   if (x != x) return x;
   const double a = fabs((double)x), sqrt_pi = 1.7724538509055160273;

@@ -1,5 +1,5 @@
-/* Transcendental functions with one fixed result on every machine: plain arithmetic in double, rounded once to float. The C library's own differ between
-   versions and processors; these are shared by all executors. Largest error of bnd_exp: 0.5001 units in the last place. */
+/* Transcendental functions with one fixed result on every machine: plain arithmetic in double, rounded once to float. The C library's own differ
+   between versions and processors; these are shared by all executors. Largest error of bnd_exp: 0.5001 units in the last place. */
 #ifndef BND_KERNELS_MATH_H
 #define BND_KERNELS_MATH_H
 
@@ -7,7 +7,8 @@
 #include <string.h>
 
 /* e^x in double for -745 < x < 709, relative error below 1e-11, by e^x = 2^n * e^r with |r| <= ln(2) / 2 and Taylor's series to r^9 (the first
-   term left out is r^10 / 10! < 1e-11). Adding 1.5 * 2^52 rounds to an integer whose low bits then are n. Free of branches, so that loops over it vectorise. */
+   term left out is r^10 / 10! < 1e-11). Adding 1.5 * 2^52 rounds to an integer whose low bits then are n. Free of branches, so that loops over it
+   vectorise. */
 static inline double bnd_exp_double(double x) {
   const double magic = 0x1.8p52, log2_e = 0x1.71547652b82fep+0, ln_2 = 0x1.62e42fefa39efp-1;
   const double shifted = x * log2_e + magic;
@@ -37,9 +38,13 @@ static inline double bnd_exp_argument(float x) {
   return (double)y;
 }
 
-static inline float bnd_exp(float x) { return (float)bnd_exp_double(bnd_exp_argument(x)); }
+static inline float bnd_exp(float x) {
+  return (float)bnd_exp_double(bnd_exp_argument(x));
+}
 /* 1 / (1 + e^-x) */
-static inline float bnd_sigmoid(float x) { return (float)(1.0 / (1.0 + bnd_exp_double(bnd_exp_argument(-x)))); }
+static inline float bnd_sigmoid(float x) {
+  return (float)(1.0 / (1.0 + bnd_exp_double(bnd_exp_argument(-x))));
+}
 /* clamp(x + 3, 0, 6) / 6, each step rounded to float, as PyTorch evaluates it on a CPU. */
 static inline float bnd_hardsigmoid(float x) {
   float y = x + 3.f;

@@ -122,7 +122,8 @@ static void float_outputs_are_as_exact_as_pytorch(void **state) {
     for (int backend = BND_BACKEND_ONEDNN; backend <= BND_BACKEND_REFERENCE; backend++) {
       const result r = run(graph, BND_EXEC_FLOAT, (bnd_exec_backend)backend, 2);
       const double box = largest_difference(r.boxes, boxes64, BOXES), score = largest_difference(r.scores, scores64, SCORES);
-      print_message("form %d, backend %d: boxes off by %.3g (limit %.3g), scores by %.3g (limit %.3g)\n", forms[f], backend, box, box_limit, score, score_limit);
+      print_message("form %d, backend %d: boxes off by %.3g (limit %.3g), scores by %.3g (limit %.3g)\n", forms[f], backend, box, box_limit, score,
+                    score_limit);
       assert_true(box <= box_limit && score <= score_limit);
       release(r);
     }
@@ -194,7 +195,8 @@ static void compare(const bnd_graph *graph, const char *stage, const result *r) 
   snprintf(name, sizeof name, "%s_scores", stage);
   double *scores = read_values(name, SCORES);
   const double box_share = differing(r->boxes, boxes, BOXES, &largest[0]), score_share = differing(r->scores, scores, SCORES, &largest[1]);
-  print_message("%s: %.3g of the boxes and %.3g of the scores differ, by %.3g and %.3g at most\n", stage, box_share, score_share, largest[0], largest[1]);
+  print_message("%s: %.3g of the boxes and %.3g of the scores differ, by %.3g and %.3g at most\n", stage, box_share, score_share, largest[0],
+                largest[1]);
   assert_true(box_share <= 1e-4 && score_share <= 1e-4);
   assert_true(largest[0] <= (double)bnd_scale_of(final_position(graph, 0)) && largest[1] <= (double)bnd_scale_of(final_position(graph, 1)));
   free(boxes);

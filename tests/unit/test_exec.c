@@ -83,7 +83,8 @@ typedef struct conv {
 static bnd_node *convolution(bnd_graph *graph, bnd_node *x, conv c) {
   bnd_module *m = bnd_graph_add_module(graph, "conv");
   const int64_t per_group = c.groups ? c.groups : 1;
-  const bnd_shape shape = c.transposed ? BND_SHAPE(c.in, c.out / per_group, c.window, c.window) : BND_SHAPE(c.out, c.in / per_group, c.window, c.window);
+  const bnd_shape shape =
+      c.transposed ? BND_SHAPE(c.in, c.out / per_group, c.window, c.window) : BND_SHAPE(c.out, c.in / per_group, c.window, c.window);
   m->weight = random_tensor(&shape, 2.f / sqrtf((float)(c.in * c.window * c.window)), 0.f);
   if (c.bias) m->bias = random_tensor(&BND_SHAPE(c.out), 0.5f, 0.f);
   m->stride[0] = m->stride[1] = c.stride;
@@ -138,7 +139,8 @@ static outcome run(const bnd_graph *graph, bnd_exec_options options, const bnd_t
 
 static void infer(bnd_graph *graph) {
   bnd_error error = {0};
-  if (bnd_graph_status(graph, &error) != BND_OK || bnd_graph_verify(graph, &error) != BND_OK || bnd_infer_shapes(graph, &error) != BND_OK) fail_msg("%s", error.message);
+  if (bnd_graph_status(graph, &error) != BND_OK || bnd_graph_verify(graph, &error) != BND_OK || bnd_infer_shapes(graph, &error) != BND_OK)
+    fail_msg("%s", error.message);
 }
 
 static float largest_value(const bnd_tensor *a) {
@@ -198,7 +200,8 @@ static bnd_graph *network(int64_t width, int64_t images, int64_t size) {
   bnd_node *x = quantize(g, bnd_graph_placeholder(g, "x", &BND_SHAPE(images, 3, size, size)), 6);
   bnd_node *stem = quantize(g, unary(g, BND_OP_RELU_, convolution(g, x, (conv){3, width, 3, 2, .batch_norm = true, .quantized = true})), 5);
   bnd_node *left = quantize(g, unary(g, BND_OP_RELU, convolution(g, stem, (conv){width, width, 1, 1, .batch_norm = true, .quantized = true})), 5);
-  bnd_node *right = quantize(g, unary(g, BND_OP_RELU, convolution(g, stem, (conv){width, width + 3, 1, 1, .batch_norm = true, .quantized = true})), 5);
+  bnd_node *right =
+      quantize(g, unary(g, BND_OP_RELU, convolution(g, stem, (conv){width, width + 3, 1, 1, .batch_norm = true, .quantized = true})), 5);
   bnd_node *inner = quantize(g, unary(g, BND_OP_RELU, convolution(g, left, (conv){width, width, 3, 1, .batch_norm = true, .quantized = true})), 5);
   bnd_node *alpha = quantize(g, constant(g, "alpha", random_tensor(&BND_SHAPE(1), 0.1f, 0.9f)), 7);
   bnd_node *scaled = quantize(g, binary(g, BND_OP_MUL, left, alpha), 5);
@@ -253,7 +256,8 @@ static void functional_batch_norm_is_folded(void **state) {
   assert_int_equal(bnd_graph_create(&g, NULL), BND_OK);
   bnd_node *x = bnd_graph_placeholder(g, "x", &BND_SHAPE(1, 9, 12, 12));
   bnd_node *w = constant(g, "w", random_tensor(&BND_SHAPE(10, 9, 3, 3), 0.2f, 0.f));
-  const bnd_arg conv_args[] = {bnd_arg_of_node(x), bnd_arg_of_node(w), BND_NONE_ARG, bnd_graph_int_list(g, (int64_t[]){2, 2}, 2), bnd_graph_int_list(g, (int64_t[]){1, 1}, 2)};
+  const bnd_arg conv_args[] = {bnd_arg_of_node(x), bnd_arg_of_node(w), BND_NONE_ARG, bnd_graph_int_list(g, (int64_t[]){2, 2}, 2),
+                               bnd_graph_int_list(g, (int64_t[]){1, 1}, 2)};
   bnd_node *c = bnd_graph_call(g, bnd_operator_of(BND_OP_CONV2D), "conv2d", conv_args, 5);
   bnd_arg norm[8] = {bnd_arg_of_node(c)};
   static const char *const names[] = {"gamma", "beta", "mean", "var"};
@@ -455,10 +459,10 @@ static void memory_is_used_again(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(backends_agree_on_whole_blocks),  cmocka_unit_test(backends_agree_on_odd_widths),
-      cmocka_unit_test(backends_agree_on_several_images), cmocka_unit_test(functional_batch_norm_is_folded),
-      cmocka_unit_test(unusual_convolutions_fall_back),  cmocka_unit_test(probes_see_every_quantizer),
-      cmocka_unit_test(padding_stays_out_of_ranges),     cmocka_unit_test(sessions_run_side_by_side),
+      cmocka_unit_test(backends_agree_on_whole_blocks),      cmocka_unit_test(backends_agree_on_odd_widths),
+      cmocka_unit_test(backends_agree_on_several_images),    cmocka_unit_test(functional_batch_norm_is_folded),
+      cmocka_unit_test(unusual_convolutions_fall_back),      cmocka_unit_test(probes_see_every_quantizer),
+      cmocka_unit_test(padding_stays_out_of_ranges),         cmocka_unit_test(sessions_run_side_by_side),
       cmocka_unit_test(constants_and_inputs_may_be_outputs), cmocka_unit_test(memory_is_used_again),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

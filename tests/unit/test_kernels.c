@@ -52,7 +52,8 @@ static void compare(const char *name, const char *line, const bnd_shape *shape, 
   /* sums are judged by the size of what they add, transcendental functions each by itself (tolerance below 1.5e-7) */
   for (size_t i = 0; i < count; i++) {
     const double limit = tolerance < 1.5e-7 ? tolerance * fabs(theirs[i]) + 1e-42 : tolerance * largest;
-    if (!(fabs((double)values[i] - theirs[i]) <= (tolerance > 0 ? limit : 0.0))) fail_msg("%s: value %zu is %.9g instead of %.9g", name, i, (double)values[i], theirs[i]);
+    if (!(fabs((double)values[i] - theirs[i]) <= (tolerance > 0 ? limit : 0.0)))
+      fail_msg("%s: value %zu is %.9g instead of %.9g", name, i, (double)values[i], theirs[i]);
   }
   free(theirs);
 }
@@ -280,7 +281,7 @@ static void convolutions_do_not_depend_on_threads(void **state) {
   static const struct {
     size_t in, out, side;
     int64_t window, stride;
-  } shapes[] = {{3, 48, 64, 3, 2}, {48, 96, 40, 3, 2}, {96, 32, 40, 1, 1}, {64, 64, 20, 3, 1}, {384, 96, 20, 1, 1}, {768, 192, 20, 1, 1},
+  } shapes[] = {{3, 48, 64, 3, 2},     {48, 96, 40, 3, 2},   {96, 32, 40, 1, 1},   {64, 64, 20, 3, 1},   {384, 96, 20, 1, 1}, {768, 192, 20, 1, 1},
                 {1536, 768, 10, 1, 1}, {384, 768, 20, 3, 2}, {256, 256, 10, 3, 1}, {192, 384, 33, 1, 1}, {13, 5, 17, 3, 1}};
   bnd_onednn *engine;
   ASSERT_OK(bnd_onednn_create(&engine, error));
@@ -288,11 +289,23 @@ static void convolutions_do_not_depend_on_threads(void **state) {
   if (!block) skip();
   for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
     const size_t side = shapes[s].side, out_side = (side + (size_t)shapes[s].stride - 1) / (size_t)shapes[s].stride;
-    const bnd_convolution_shape shape = {1, shapes[s].in, side, side, shapes[s].out, out_side, out_side, {shapes[s].window, shapes[s].window},
-                                         {shapes[s].stride, shapes[s].stride}, {shapes[s].window / 2, shapes[s].window / 2}, {1, 1}, shapes[s].in == 3};
-    const bnd_layout from = {1, shape.in_channels, side, side, shape.plain_input ? 0 : block}, to = {1, shape.out_channels, out_side, out_side, block};
+    const bnd_convolution_shape shape = {1,
+                                         shapes[s].in,
+                                         side,
+                                         side,
+                                         shapes[s].out,
+                                         out_side,
+                                         out_side,
+                                         {shapes[s].window, shapes[s].window},
+                                         {shapes[s].stride, shapes[s].stride},
+                                         {shapes[s].window / 2, shapes[s].window / 2},
+                                         {1, 1},
+                                         shapes[s].in == 3};
+    const bnd_layout from = {1, shape.in_channels, side, side, shape.plain_input ? 0 : block},
+                     to = {1, shape.out_channels, out_side, out_side, block};
     const size_t weights = shape.in_channels * shape.out_channels * (size_t)(shapes[s].window * shapes[s].window);
-    float *plain = filled(shape.in_channels * side * side, s), *x = filled(bnd_layout_count(&from), s), *w = filled(weights, 100 + s), *bias = filled(shape.out_channels, 200 + s);
+    float *plain = filled(shape.in_channels * side * side, s), *x = filled(bnd_layout_count(&from), s), *w = filled(weights, 100 + s),
+          *bias = filled(shape.out_channels, 200 + s);
     float *first = filled(bnd_layout_count(&to), 1), *other = filled(bnd_layout_count(&to), 2);
     if (shape.plain_input) memcpy(x, plain, bnd_layout_count(&from) * sizeof *x);
     else bnd_loop_to_blocked(plain, &from, x, 1);
@@ -323,10 +336,14 @@ static void convolutions_do_not_depend_on_threads(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(operators_compute_what_pytorch_computes), cmocka_unit_test(every_operator_has_a_kernel),
-      cmocka_unit_test(exp_is_rounded_correctly),                cmocka_unit_test(layouts_are_converted_without_loss),
-      cmocka_unit_test(channels_are_inserted_anywhere),          cmocka_unit_test(ranges_leave_padding_out),
-      cmocka_unit_test(tails_quantize_like_the_quantizer),       cmocka_unit_test(convolutions_do_not_depend_on_threads),
+      cmocka_unit_test(operators_compute_what_pytorch_computes),
+      cmocka_unit_test(every_operator_has_a_kernel),
+      cmocka_unit_test(exp_is_rounded_correctly),
+      cmocka_unit_test(layouts_are_converted_without_loss),
+      cmocka_unit_test(channels_are_inserted_anywhere),
+      cmocka_unit_test(ranges_leave_padding_out),
+      cmocka_unit_test(tails_quantize_like_the_quantizer),
+      cmocka_unit_test(convolutions_do_not_depend_on_threads),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

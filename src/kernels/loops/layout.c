@@ -34,8 +34,8 @@ void bnd_loop_to_plain(const float *blocked, const bnd_layout *layout, float *pl
   for (size_t i = 0; i < layout->images * blocks; i++)
     for (size_t s = 0; s < strips; s++) {
       const size_t n = i / blocks, b = i % blocks, first = s * STRIP, count = pixels - first < STRIP ? pixels - first : STRIP;
-      separate(blocked + (i * pixels + first) * layout->block, layout->block, plain + (n * layout->channels + b * layout->block) * pixels + first, pixels,
-               lanes_of(layout, b), count);
+      separate(blocked + (i * pixels + first) * layout->block, layout->block, plain + (n * layout->channels + b * layout->block) * pixels + first,
+               pixels, lanes_of(layout, b), count);
     }
 }
 
@@ -44,7 +44,8 @@ void bnd_loop_to_blocked(const float *plain, const bnd_layout *layout, float *bl
 #pragma omp parallel for collapse(2) num_threads(threads) if (threads > 1)
   for (size_t i = 0; i < layout->images * blocks; i++)
     for (size_t s = 0; s < strips; s++) {
-      const size_t n = i / blocks, b = i % blocks, first = s * STRIP, count = pixels - first < STRIP ? pixels - first : STRIP, lanes = lanes_of(layout, b);
+      const size_t n = i / blocks, b = i % blocks, first = s * STRIP, count = pixels - first < STRIP ? pixels - first : STRIP,
+                   lanes = lanes_of(layout, b);
       float *to = blocked + (i * pixels + first) * layout->block;
       if (lanes < layout->block) memset(to, 0, count * layout->block * sizeof *to);
       interleave(plain + (n * layout->channels + b * layout->block) * pixels + first, pixels, to, layout->block, lanes, count);

@@ -12,12 +12,19 @@ typedef struct bnd_layout {
   size_t block; /* values of neighbouring channels side by side; 0 = plain */
 } bnd_layout;
 
-static inline size_t bnd_layout_blocks(const bnd_layout *layout) { return (layout->channels + layout->block - 1) / layout->block; }
+static inline size_t bnd_layout_blocks(const bnd_layout *layout) {
+  return (layout->channels + layout->block - 1) / layout->block;
+}
 /* Channels including padding. */
-static inline size_t bnd_layout_channels(const bnd_layout *layout) { return layout->block ? bnd_layout_blocks(layout) * layout->block : layout->channels; }
-static inline size_t bnd_layout_count(const bnd_layout *layout) { return layout->images * bnd_layout_channels(layout) * layout->height * layout->width; }
+static inline size_t bnd_layout_channels(const bnd_layout *layout) {
+  return layout->block ? bnd_layout_blocks(layout) * layout->block : layout->channels;
+}
+static inline size_t bnd_layout_count(const bnd_layout *layout) {
+  return layout->images * bnd_layout_channels(layout) * layout->height * layout->width;
+}
 
-/* Per-tensor fake quantization: y = rne(clamp(x * multiplier, low, high)) * step. low <= 0 <= high are whole numbers, multiplier and step powers of two. */
+/* Per-tensor fake quantization: y = rne(clamp(x * multiplier, low, high)) * step. low <= 0 <= high are whole numbers, multiplier and step powers of
+ * two. */
 typedef struct bnd_grid {
   float multiplier, step, low, high;
 } bnd_grid;
@@ -26,7 +33,8 @@ bnd_grid bnd_grid_of(const bnd_quantizer *quantizer); /* of a quantizer with one
 /* y = grid(relu(factor * x)); relu and grid (NULL) are optional, a factor of 1 changes nothing. x == y is fine. */
 void bnd_loop_pointwise(const float *x, float factor, float *y, size_t count, bool relu, const bnd_grid *grid, int threads);
 /* out = outer(inner(factor * x) + y); either grid may be NULL. out may be x or y. */
-void bnd_loop_scale_add(const float *x, float factor, const bnd_grid *inner, const float *y, const bnd_grid *outer, float *out, size_t count, int threads);
+void bnd_loop_scale_add(const float *x, float factor, const bnd_grid *inner, const float *y, const bnd_grid *outer, float *out, size_t count,
+                        int threads);
 
 /* Range of the values without padding; NaN, both of them, if one of the values is. +-inf for no values. */
 void bnd_loop_min_max(const float *x, const bnd_layout *layout, float *minimum, float *maximum, int threads);
@@ -39,11 +47,12 @@ void bnd_loop_to_blocked(const float *plain, const bnd_layout *layout, float *bl
 void bnd_loop_insert_channels(const float *x, const bnd_layout *from, float *y, const bnd_layout *to, size_t first, int threads);
 void bnd_loop_clear_tail(float *y, const bnd_layout *layout);
 
-/* A stride 2 upsampling whose four output pixels for each input pixel stand in four groups of channels of x, [row parity][column parity][channel block]:
-   `to` is the layout of y, x has four times its (padded) channels and half its sides. */
+/* A stride 2 upsampling whose four output pixels for each input pixel stand in four groups of channels of x, [row parity][column parity][channel
+   block]: `to` is the layout of y, x has four times its (padded) channels and half its sides. */
 void bnd_loop_spread_pixels(const float *x, float *y, const bnd_layout *to, int threads);
 
-/* Maximum over windows with stride 1 and padding that keeps the size (window odd, padding = window / 2), blocked; workspace: bnd_layout_count values. */
+/* Maximum over windows with stride 1 and padding that keeps the size (window odd, padding = window / 2), blocked; workspace: bnd_layout_count values.
+ */
 void bnd_loop_max_pool(const float *x, float *y, const bnd_layout *layout, int64_t window, float *workspace, int threads);
 
 #endif

@@ -13,7 +13,9 @@ void bnd_dnnl_desc_release(bnd_dnnl_desc *desc) {
   *desc = NULL;
 }
 
-bnd_dnnl_desc_view bnd_dnnl_desc_get(const bnd_dnnl_desc *desc) { return *desc; }
+bnd_dnnl_desc_view bnd_dnnl_desc_get(const bnd_dnnl_desc *desc) {
+  return *desc;
+}
 
 dnnl_status_t bnd_dnnl_append_eltwise(dnnl_post_ops_t list, dnnl_alg_kind_t kind, float alpha, float beta) {
   return dnnl_post_ops_append_eltwise(list, kind, alpha, beta);
@@ -21,8 +23,8 @@ dnnl_status_t bnd_dnnl_append_eltwise(dnnl_post_ops_t list, dnnl_alg_kind_t kind
 
 dnnl_status_t bnd_dnnl_convolution_describe(dnnl_primitive_desc_t *description, dnnl_engine_t engine, const bnd_dnnl_convolution *c,
                                             const_dnnl_primitive_attr_t attributes) {
-  return dnnl_convolution_forward_primitive_desc_create(description, engine, dnnl_forward_inference, dnnl_convolution_direct, c->x, c->weight, c->bias, c->y,
-                                                        c->stride, c->dilation, c->padding, c->padding_after, attributes);
+  return dnnl_convolution_forward_primitive_desc_create(description, engine, dnnl_forward_inference, dnnl_convolution_direct, c->x, c->weight,
+                                                        c->bias, c->y, c->stride, c->dilation, c->padding, c->padding, attributes);
 }
 
 #else
@@ -31,9 +33,13 @@ dnnl_status_t bnd_dnnl_desc_init(bnd_dnnl_desc *desc, int rank, const dnnl_dims_
   return dnnl_memory_desc_init_by_tag(desc, rank, dims, dnnl_f32, tag);
 }
 
-void bnd_dnnl_desc_release(bnd_dnnl_desc *desc) { (void)desc; }
+void bnd_dnnl_desc_release(bnd_dnnl_desc *desc) {
+  (void)desc;
+}
 
-bnd_dnnl_desc_view bnd_dnnl_desc_get(const bnd_dnnl_desc *desc) { return desc; }
+bnd_dnnl_desc_view bnd_dnnl_desc_get(const bnd_dnnl_desc *desc) {
+  return desc;
+}
 
 dnnl_status_t bnd_dnnl_append_eltwise(dnnl_post_ops_t list, dnnl_alg_kind_t kind, float alpha, float beta) {
   return dnnl_post_ops_append_eltwise(list, 1.f, kind, alpha, beta);
@@ -42,8 +48,8 @@ dnnl_status_t bnd_dnnl_append_eltwise(dnnl_post_ops_t list, dnnl_alg_kind_t kind
 dnnl_status_t bnd_dnnl_convolution_describe(dnnl_primitive_desc_t *description, dnnl_engine_t engine, const bnd_dnnl_convolution *c,
                                             const_dnnl_primitive_attr_t attributes) {
   dnnl_convolution_desc_t operation;
-  const dnnl_status_t status = dnnl_dilated_convolution_forward_desc_init(&operation, dnnl_forward_inference, dnnl_convolution_direct, c->x, c->weight, c->bias, c->y,
-                                                                          c->stride, c->dilation, c->padding, c->padding_after);
+  const dnnl_status_t status = dnnl_dilated_convolution_forward_desc_init(&operation, dnnl_forward_inference, dnnl_convolution_direct, c->x,
+                                                                          c->weight, c->bias, c->y, c->stride, c->dilation, c->padding, c->padding);
   return status == dnnl_success ? dnnl_primitive_desc_create(description, &operation, attributes, engine, NULL) : status;
 }
 

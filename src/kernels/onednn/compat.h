@@ -1,5 +1,5 @@
-/* The differences between oneDNN 2.6 and 3.x: descriptors are structures by value there and objects here, convolutions are described in two steps there and
-   in one here, post-operations carry a scale there. */
+/* The differences between oneDNN 2.6 and 3.x: descriptors are structures by value there and objects here, convolutions are described in two steps
+   there and in one here, post-operations carry a scale there. */
 #ifndef BND_KERNELS_ONEDNN_COMPAT_H
 #define BND_KERNELS_ONEDNN_COMPAT_H
 
@@ -21,8 +21,7 @@ dnnl_status_t bnd_dnnl_append_eltwise(dnnl_post_ops_t list, dnnl_alg_kind_t kind
 
 typedef struct bnd_dnnl_convolution {
   bnd_dnnl_desc_view x, weight, bias, y; /* bias NULL = none */
-  dnnl_dims_t stride, dilation, padding; /* dilation counts from 0; padding as much behind as before is what `padding_after` says */
-  dnnl_dims_t padding_after;
+  dnnl_dims_t stride, dilation, padding; /* dilation counts from 0; the padding is the same on both sides */
 } bnd_dnnl_convolution;
 /* The preferred direct forward convolution, for inference. */
 dnnl_status_t bnd_dnnl_convolution_describe(dnnl_primitive_desc_t *description, dnnl_engine_t engine, const bnd_dnnl_convolution *convolution,

@@ -1,5 +1,5 @@
-/* Channels are rounded up to whole blocks here, with zero weights and biases for those that are not there: oneDNN then sees no odd shapes, and the padding of
-   a result is the tail applied to zero, which is zero. */
+/* Channels are rounded up to whole blocks here, with zero weights and biases for those that are not there: oneDNN then sees no odd shapes, and the
+   padding of a result is the tail applied to zero, which is zero. */
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +48,9 @@ const char *bnd_onednn_version(void) {
 #undef TEXT
 }
 
-static size_t round_up(size_t channels, size_t block) { return (channels + block - 1) / block * block; }
+static size_t round_up(size_t channels, size_t block) {
+  return (channels + block - 1) / block * block;
+}
 
 static const char *kernel_name(const_dnnl_primitive_desc_t description) {
   const char *name = "";
@@ -56,7 +58,9 @@ static const char *kernel_name(const_dnnl_primitive_desc_t description) {
 }
 
 /* Reference loops are slow and matrix products may cut their sums by the number of threads. */
-static bool is_direct(const char *name) { return *name && !strstr(name, "ref") && !strstr(name, "gemm") && !strstr(name, "wino"); }
+static bool is_direct(const char *name) {
+  return *name && !strstr(name, "ref") && !strstr(name, "gemm") && !strstr(name, "wino");
+}
 
 static bnd_convolution_shape padded(const bnd_convolution_shape *shape, size_t block) {
   bnd_convolution_shape result = *shape;
@@ -65,27 +69,26 @@ static bnd_convolution_shape padded(const bnd_convolution_shape *shape, size_t b
   return result;
 }
 
-static dnnl_status_t describe(dnnl_engine_t engine, size_t block, const bnd_convolution_shape *padded_shape, bool bias, const_dnnl_primitive_attr_t attributes,
-                              dnnl_primitive_desc_t *description) {
+static dnnl_status_t describe(dnnl_engine_t engine, size_t block, const bnd_convolution_shape *padded_shape, bool bias,
+                              const_dnnl_primitive_attr_t attributes, dnnl_primitive_desc_t *description) {
   const bnd_convolution_shape *s = padded_shape;
   const dnnl_format_tag_t blocked = block == 16 ? dnnl_nChw16c : dnnl_nChw8c;
   const dnnl_dims_t x_dims = {(dnnl_dim_t)s->images, (dnnl_dim_t)s->in_channels, (dnnl_dim_t)s->in_height, (dnnl_dim_t)s->in_width};
   const dnnl_dims_t y_dims = {(dnnl_dim_t)s->images, (dnnl_dim_t)s->out_channels, (dnnl_dim_t)s->out_height, (dnnl_dim_t)s->out_width};
-  const dnnl_dims_t w_dims = {(dnnl_dim_t)s->out_channels, (dnnl_dim_t)s->in_channels, s->window[0], s->window[1]}, b_dims = {(dnnl_dim_t)s->out_channels};
+  const dnnl_dims_t w_dims = {(dnnl_dim_t)s->out_channels, (dnnl_dim_t)s->in_channels, s->window[0], s->window[1]},
+                    b_dims = {(dnnl_dim_t)s->out_channels};
   bnd_dnnl_desc x = {0}, y = {0}, w = {0}, b = {0};
   dnnl_status_t status = bnd_dnnl_desc_init(&x, 4, x_dims, s->plain_input ? dnnl_nchw : blocked);
   if (status == dnnl_success) status = bnd_dnnl_desc_init(&y, 4, y_dims, blocked);
   if (status == dnnl_success) status = bnd_dnnl_desc_init(&w, 4, w_dims, dnnl_format_tag_any);
   if (status == dnnl_success) status = bnd_dnnl_desc_init(&b, 1, b_dims, dnnl_a);
   if (status == dnnl_success) {
-    bnd_dnnl_convolution c = {.x = bnd_dnnl_desc_get(&x), .weight = bnd_dnnl_desc_get(&w), .bias = bias ? bnd_dnnl_desc_get(&b) : NULL, .y = bnd_dnnl_desc_get(&y)};
-    const int64_t in[2] = {(int64_t)s->in_height, (int64_t)s->in_width}, out[2] = {(int64_t)s->out_height, (int64_t)s->out_width};
+    bnd_dnnl_convolution c = {
+        .x = bnd_dnnl_desc_get(&x), .weight = bnd_dnnl_desc_get(&w), .bias = bias ? bnd_dnnl_desc_get(&b) : NULL, .y = bnd_dnnl_desc_get(&y)};
     for (int i = 0; i < 2; i++) {
       c.stride[i] = s->stride[i];
       c.dilation[i] = s->dilation[i] - 1;
       c.padding[i] = s->padding[i];
-      /* what the last window reaches beyond the end; less than `padding` where the stride leaves a rest */
-      c.padding_after[i] = (out[i] - 1) * s->stride[i] + (s->window[i] - 1) * s->dilation[i] + 1 - in[i] - s->padding[i];
     }
     status = bnd_dnnl_convolution_describe(description, engine, &c, attributes);
   }
@@ -129,13 +132,15 @@ void bnd_onednn_destroy(bnd_onednn *engine) {
   free(engine);
 }
 
-size_t bnd_onednn_block(const bnd_onednn *engine) { return engine->block; }
+size_t bnd_onednn_block(const bnd_onednn *engine) {
+  return engine->block;
+}
 
 /* --- a convolution --- */
 
 /* The grid's multiplier is in the weights and bias already (a power of two: every partial sum scales exactly), which leaves clamp, round, and one
-   multiplication. oneDNN 2.6 would use the first one's factor for a second multiplication in the same list. Under a relu negative values end at 0, so the
-   clamp alone does both. */
+   multiplication. oneDNN 2.6 would use the first one's factor for a second multiplication in the same list. Under a relu negative values end at 0, so
+   the clamp alone does both. */
 static dnnl_status_t append_tail(dnnl_post_ops_t list, const bnd_convolution_tail *tail) {
   if (!tail->has_grid) return tail->relu ? bnd_dnnl_append_eltwise(list, dnnl_eltwise_relu, 0.f, 0.f) : dnnl_success;
   dnnl_status_t status = bnd_dnnl_append_eltwise(list, dnnl_eltwise_clip, tail->relu ? 0.f : tail->grid.low, tail->grid.high);
@@ -145,7 +150,9 @@ static dnnl_status_t append_tail(dnnl_post_ops_t list, const bnd_convolution_tai
 }
 
 /* Beyond this a scaled weight might leave the range of float; such a grid on a sum is no sign of a sound network. */
-static bool is_moderate(float multiplier) { return multiplier >= 0x1p-40f && multiplier <= 0x1p40f; }
+static bool is_moderate(float multiplier) {
+  return multiplier >= 0x1p-40f && multiplier <= 0x1p40f;
+}
 
 static dnnl_status_t make_attributes(const bnd_convolution_tail *tail, dnnl_primitive_attr_t *attributes) {
   dnnl_status_t status = dnnl_primitive_attr_create(attributes);
@@ -191,7 +198,8 @@ static dnnl_status_t reorder(dnnl_engine_t engine, bnd_dnnl_desc_view from_desc,
 }
 
 /* The weights with padded channels, row-major, times `factor`; the caller's own array where nothing changes. */
-static const float *prepared_weight(const bnd_convolution_shape *shape, const bnd_convolution_shape *wide, const float *weight, float factor, float **owned) {
+static const float *prepared_weight(const bnd_convolution_shape *shape, const bnd_convolution_shape *wide, const float *weight, float factor,
+                                    float **owned) {
   const size_t window = (size_t)(shape->window[0] * shape->window[1]), row = shape->in_channels * window, wide_row = wide->in_channels * window;
   if (shape->in_channels == wide->in_channels && shape->out_channels == wide->out_channels && factor == 1.f) return weight;
   *owned = bnd_calloc(wide->out_channels, wide_row * sizeof(float));
@@ -201,8 +209,8 @@ static const float *prepared_weight(const bnd_convolution_shape *shape, const bn
   return *owned;
 }
 
-static bnd_status pack(bnd_onednn_convolution *convolution, const bnd_convolution_shape *shape, const bnd_convolution_shape *wide, const float *weight,
-                       const float *bias, float factor, bnd_error *error) {
+static bnd_status pack(bnd_onednn_convolution *convolution, const bnd_convolution_shape *shape, const bnd_convolution_shape *wide,
+                       const float *weight, const float *bias, float factor, bnd_error *error) {
   convolution->weight_bytes = bytes_of(convolution, dnnl_query_weights_md);
   convolution->bias_bytes = bias ? wide->out_channels * sizeof(float) : 0;
   convolution->weight = bnd_alloc_aligned(convolution->weight_bytes, 1);
@@ -221,14 +229,15 @@ static bnd_status pack(bnd_onednn_convolution *convolution, const bnd_convolutio
   dnnl_status_t status = bnd_dnnl_desc_init(&desc, 4, dims, dnnl_oihw);
   /* oneDNN takes the source of a reorder without const but does not write to it */
   if (status == dnnl_success)
-    status = reorder(convolution->engine, bnd_dnnl_desc_get(&desc), (float *)(uintptr_t)plain, query(convolution, dnnl_query_weights_md), convolution->weight);
+    status = reorder(convolution->engine, bnd_dnnl_desc_get(&desc), (float *)(uintptr_t)plain, query(convolution, dnnl_query_weights_md),
+                     convolution->weight);
   bnd_dnnl_desc_release(&desc);
   free(owned);
   return status == dnnl_success ? BND_OK : fail(error, status, "packing weights");
 }
 
-static bnd_status build(bnd_onednn *engine, const bnd_convolution_shape *shape, const bnd_convolution_tail *tail, const float *weight, const float *bias,
-                        bnd_onednn_convolution *convolution, bool *found, bnd_error *error) {
+static bnd_status build(bnd_onednn *engine, const bnd_convolution_shape *shape, const bnd_convolution_tail *tail, const float *weight,
+                        const float *bias, bnd_onednn_convolution *convolution, bool *found, bnd_error *error) {
   const bnd_convolution_shape wide = padded(shape, engine->block);
   dnnl_primitive_attr_t attributes;
   dnnl_status_t status = make_attributes(tail, &attributes);
@@ -248,8 +257,9 @@ static bnd_status build(bnd_onednn *engine, const bnd_convolution_shape *shape, 
   return pack(convolution, shape, &wide, weight, bias, tail->has_grid ? tail->grid.multiplier : 1.f, error);
 }
 
-bnd_status bnd_onednn_convolution_create(bnd_onednn *engine, const bnd_convolution_shape *shape, const bnd_convolution_tail *tail, const float *weight,
-                                         const float *bias, int threads, bnd_onednn_convolution **convolution, bnd_error *error) {
+bnd_status bnd_onednn_convolution_create(bnd_onednn *engine, const bnd_convolution_shape *shape, const bnd_convolution_tail *tail,
+                                         const float *weight, const float *bias, int threads, bnd_onednn_convolution **convolution,
+                                         bnd_error *error) {
   *convolution = NULL;
   if (!engine->block || (tail->has_grid && !is_moderate(tail->grid.multiplier))) return BND_OK;
   bnd_onednn_convolution *made = bnd_calloc(1, sizeof *made);
@@ -274,9 +284,15 @@ void bnd_onednn_convolution_destroy(bnd_onednn_convolution *convolution) {
   free(convolution);
 }
 
-size_t bnd_onednn_convolution_weight_bytes(const bnd_onednn_convolution *convolution) { return convolution->weight_bytes + convolution->bias_bytes; }
-size_t bnd_onednn_convolution_scratch_bytes(const bnd_onednn_convolution *convolution) { return convolution->scratch_bytes; }
-const char *bnd_onednn_convolution_kernel(const bnd_onednn_convolution *convolution) { return convolution->kernel; }
+size_t bnd_onednn_convolution_weight_bytes(const bnd_onednn_convolution *convolution) {
+  return convolution->weight_bytes + convolution->bias_bytes;
+}
+size_t bnd_onednn_convolution_scratch_bytes(const bnd_onednn_convolution *convolution) {
+  return convolution->scratch_bytes;
+}
+const char *bnd_onednn_convolution_kernel(const bnd_onednn_convolution *convolution) {
+  return convolution->kernel;
+}
 
 /* --- running --- */
 

@@ -1,5 +1,6 @@
 /* Convolutions on oneDNN. Only this folder includes oneDNN; versions 2.6 and 3.x look the same from here.
-   Direct convolutions only (no Winograd, no matrix products of unfolded images): a result is one sum in an order that depends on nothing but the shapes. */
+   Direct convolutions only (no Winograd, no matrix products of unfolded images): a result is one sum in an order that depends on nothing but the
+   shapes. */
 #ifndef BND_KERNELS_ONEDNN_ONEDNN_H
 #define BND_KERNELS_ONEDNN_ONEDNN_H
 
@@ -26,10 +27,10 @@ typedef struct bnd_convolution_tail {
 
 /* A convolution with its packed weights: immutable, shared by sessions. */
 typedef struct bnd_onednn_convolution bnd_onednn_convolution;
-/* weight: [out][in][window], bias: [out] or NULL; read only here. Made for `threads` threads. *convolution stays NULL (and the status is fine) where oneDNN
-   has no direct convolution for this shape. */
-bnd_status bnd_onednn_convolution_create(bnd_onednn *engine, const bnd_convolution_shape *shape, const bnd_convolution_tail *tail, const float *weight,
-                                         const float *bias, int threads, bnd_onednn_convolution **convolution, bnd_error *error);
+/* weight: [out][in][window], bias: [out] or NULL; read only here. Made for `threads` threads. *convolution stays NULL (and the status is fine) where
+   oneDNN has no direct convolution for this shape. */
+bnd_status bnd_onednn_convolution_create(bnd_onednn *engine, const bnd_convolution_shape *shape, const bnd_convolution_tail *tail,
+                                         const float *weight, const float *bias, int threads, bnd_onednn_convolution **convolution, bnd_error *error);
 void bnd_onednn_convolution_destroy(bnd_onednn_convolution *convolution); /* NULL is fine */
 size_t bnd_onednn_convolution_weight_bytes(const bnd_onednn_convolution *convolution);
 size_t bnd_onednn_convolution_scratch_bytes(const bnd_onednn_convolution *convolution);

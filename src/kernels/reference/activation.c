@@ -80,7 +80,8 @@ static void softmax_lanes(const float *x, float *y, size_t size, size_t stride, 
 void bnd_reference_softmax(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
   (void)input_count, (void)output_count;
   const bnd_shape *shape = &inputs[0].shape;
-  const size_t outer = bnd_span(shape, 0, kernel->axis), size = (size_t)shape->size[kernel->axis], inner = bnd_span(shape, kernel->axis + 1, shape->rank);
+  const size_t outer = bnd_span(shape, 0, kernel->axis), size = (size_t)shape->size[kernel->axis],
+               inner = bnd_span(shape, kernel->axis + 1, shape->rank);
   if (size == 0) return;
   const size_t strips = (inner + LANES - 1) / LANES;
 #pragma omp parallel for collapse(2) num_threads(kernel->threads) if (kernel->threads > 1)

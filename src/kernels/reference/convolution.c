@@ -8,7 +8,9 @@ typedef struct image {
   int64_t channels, height, width;
 } image;
 
-static image image_of(const bnd_array *array) { return (image){array->shape.size[1], array->shape.size[2], array->shape.size[3]}; }
+static image image_of(const bnd_array *array) {
+  return (image){array->shape.size[1], array->shape.size[2], array->shape.size[3]};
+}
 
 /* sums[j] += weight * row[(first + j) * stride + shift] where that column exists. */
 static void add_row(double *sums, int64_t first, int64_t count, const float *row, int64_t width, int64_t stride, int64_t shift, double weight) {
@@ -18,15 +20,15 @@ static void add_row(double *sums, int64_t first, int64_t count, const float *row
   for (int64_t j = begin; j < end; j++) sums[j] += weight * (double)row[(first + j) * stride + shift];
 }
 
-static void convolve_strip(const bnd_kernel *kernel, const float *in, const image *from, const float *weight, int64_t in_channels, const int64_t *window, int64_t y,
-                           int64_t first, int64_t count, double *sums) {
+static void convolve_strip(const bnd_kernel *kernel, const float *in, const image *from, const float *weight, int64_t in_channels,
+                           const int64_t *window, int64_t y, int64_t first, int64_t count, double *sums) {
   for (int64_t c = 0; c < in_channels; c++)
     for (int64_t i = 0; i < window[0]; i++) {
       const int64_t row = y * kernel->stride[0] - kernel->padding[0] + i * kernel->dilation[0];
       if (row < 0 || row >= from->height) continue;
       for (int64_t j = 0; j < window[1]; j++)
-        add_row(sums, first, count, in + (c * from->height + row) * from->width, from->width, kernel->stride[1], j * kernel->dilation[1] - kernel->padding[1],
-                (double)weight[(c * window[0] + i) * window[1] + j]);
+        add_row(sums, first, count, in + (c * from->height + row) * from->width, from->width, kernel->stride[1],
+                j * kernel->dilation[1] - kernel->padding[1], (double)weight[(c * window[0] + i) * window[1] + j]);
     }
 }
 
@@ -55,8 +57,8 @@ void bnd_reference_convolution(const bnd_kernel *kernel, const bnd_array *inputs
 }
 
 /* One output value: the inputs whose kernel window covers it. Weight layout: input channel, output channel of the group, row, column. */
-static double transposed_sum(const bnd_kernel *kernel, const float *in, const image *from, const float *weight, int64_t group_inputs, int64_t group_outputs,
-                             const int64_t *window, int64_t y, int64_t x) {
+static double transposed_sum(const bnd_kernel *kernel, const float *in, const image *from, const float *weight, int64_t group_inputs,
+                             int64_t group_outputs, const int64_t *window, int64_t y, int64_t x) {
   double sum = 0;
   for (int64_t c = 0; c < group_inputs; c++)
     for (int64_t i = 0; i < window[0]; i++) {
@@ -72,7 +74,8 @@ static double transposed_sum(const bnd_kernel *kernel, const float *in, const im
   return sum;
 }
 
-void bnd_reference_transposed_convolution(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
+void bnd_reference_transposed_convolution(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs,
+                                          int output_count) {
   (void)output_count;
   const bnd_array *x = &inputs[0], *w = &inputs[1], *y = &outputs[0];
   const float *bias = input_count > 2 ? inputs[2].data : NULL;
@@ -87,7 +90,8 @@ void bnd_reference_transposed_convolution(const bnd_kernel *kernel, const bnd_ar
       const float *weight = w->data + (group * group_inputs * group_outputs + o % group_outputs) * window[0] * window[1];
       for (int64_t row = 0; row < to.height; row++)
         for (int64_t column = 0; column < to.width; column++)
-          *out++ = (float)(transposed_sum(kernel, in, &from, weight, group_inputs, group_outputs, window, row, column) + (bias ? (double)bias[o] : 0.0));
+          *out++ =
+              (float)(transposed_sum(kernel, in, &from, weight, group_inputs, group_outputs, window, row, column) + (bias ? (double)bias[o] : 0.0));
     }
 }
 

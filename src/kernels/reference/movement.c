@@ -24,7 +24,8 @@ void bnd_reference_cat(const bnd_kernel *kernel, const bnd_array *inputs, int in
 void bnd_reference_slice(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
   (void)input_count, (void)output_count;
   const bnd_shape *shape = &inputs[0].shape;
-  const size_t outer = bnd_span(shape, 0, kernel->axis), size = (size_t)shape->size[kernel->axis], inner = bnd_span(shape, kernel->axis + 1, shape->rank);
+  const size_t outer = bnd_span(shape, 0, kernel->axis), size = (size_t)shape->size[kernel->axis],
+               inner = bnd_span(shape, kernel->axis + 1, shape->rank);
   if (outer * inner == 0) return;
   const size_t taken = bnd_array_count(&outputs[0]) / (outer * inner);
   float *y = outputs[0].data;

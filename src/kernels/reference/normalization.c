@@ -2,8 +2,8 @@
 
 #include "kernels/reference/reference.h"
 
-/* Evaluation mode, in the order in which PyTorch computes it on a CPU: alpha = weight / sqrt(var + eps), beta = bias - mean * alpha, y = x * alpha + beta.
-   Operands: input, weight, bias, mean, variance; weight and bias may be absent. */
+/* Evaluation mode, in the order in which PyTorch computes it on a CPU: alpha = weight / sqrt(var + eps), beta = bias - mean * alpha, y = x * alpha +
+   beta. Operands: input, weight, bias, mean, variance; weight and bias may be absent. */
 void bnd_reference_batch_norm(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
   (void)input_count, (void)output_count;
   const bnd_shape *shape = &inputs[0].shape;

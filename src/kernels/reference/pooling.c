@@ -2,8 +2,12 @@
 
 #include "kernels/reference/reference.h"
 
-static int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t lesser(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+static int64_t greater(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
 
 /* Padding counts as minus infinity; NaN wins, as in PyTorch. */
 void bnd_reference_max_pool(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
@@ -63,7 +67,8 @@ void bnd_reference_adaptive_avg_pool(const bnd_kernel *kernel, const bnd_array *
     const float *x = inputs[0].data + p * (size_t)(h * w);
     for (int64_t i = 0; i < rows; i++)
       for (int64_t j = 0; j < columns; j++) {
-        const int64_t top = i * h / rows, bottom = ((i + 1) * h + rows - 1) / rows, left = j * w / columns, right = ((j + 1) * w + columns - 1) / columns;
+        const int64_t top = i * h / rows, bottom = ((i + 1) * h + rows - 1) / rows, left = j * w / columns,
+                      right = ((j + 1) * w + columns - 1) / columns;
         double sum = 0;
         for (int64_t row = top; row < bottom; row++)
           for (int64_t column = left; column < right; column++) sum += (double)x[row * w + column];
@@ -108,7 +113,8 @@ void bnd_reference_mean(const bnd_kernel *kernel, const bnd_array *inputs, int i
   const size_t results = bnd_array_count(&outputs[0]);
   for (size_t r = 0; r < results; r++) {
     double sum = 0;
-    if (share) do sum += (double)inputs[0].data[kept.at + reduced.at];
+    if (share) do
+        sum += (double)inputs[0].data[kept.at + reduced.at];
       while (advance(&reduced));
     outputs[0].data[r] = (float)(sum / (double)share);
     advance(&kept);

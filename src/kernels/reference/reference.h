@@ -15,8 +15,8 @@ bnd_kernel_function bnd_reference_arithmetic;
 /* pooling.c */
 bnd_kernel_function bnd_reference_max_pool, bnd_reference_avg_pool, bnd_reference_adaptive_avg_pool, bnd_reference_mean, bnd_reference_sum;
 /* movement.c */
-bnd_kernel_function bnd_reference_copy, bnd_reference_cat, bnd_reference_slice, bnd_reference_split, bnd_reference_permute, bnd_reference_pixel_shuffle,
-    bnd_reference_meshgrid, bnd_reference_arange, bnd_reference_full;
+bnd_kernel_function bnd_reference_copy, bnd_reference_cat, bnd_reference_slice, bnd_reference_split, bnd_reference_permute,
+    bnd_reference_pixel_shuffle, bnd_reference_meshgrid, bnd_reference_arange, bnd_reference_full;
 
 /* Elements of dimensions [from, to). */
 static inline size_t bnd_span(const bnd_shape *shape, int from, int to) {
@@ -24,6 +24,8 @@ static inline size_t bnd_span(const bnd_shape *shape, int from, int to) {
   for (int d = from; d < to; d++) count *= (size_t)shape->size[d];
   return count;
 }
-static inline size_t bnd_array_count(const bnd_array *array) { return bnd_span(&array->shape, 0, array->shape.rank); }
+static inline size_t bnd_array_count(const bnd_array *array) {
+  return bnd_span(&array->shape, 0, array->shape.rank);
+}
 
 #endif

@@ -36,4 +36,6 @@ static bnd_kernel_function *const KERNELS[BND_OPERATOR_COUNT] = {
     [BND_OP_FULL] = bnd_reference_full,
 };
 
-bnd_kernel_function *bnd_reference_kernel(bnd_operator_id id) { return id < BND_OPERATOR_COUNT ? KERNELS[id] : NULL; }
+bnd_kernel_function *bnd_reference_kernel(bnd_operator_id id) {
+  return id < BND_OPERATOR_COUNT ? KERNELS[id] : NULL;
+}
