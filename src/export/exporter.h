@@ -27,6 +27,10 @@ typedef struct bnd_result {
 bnd_result bnd_export_origin(const bnd_node *node);
 /* Name of a result in the file; constants become initializers when first asked for. NULL when it has none: a defect of the graph or short memory. */
 const char *bnd_export_value(bnd_exporter *exporter, bnd_result result);
+/* For results made of several ONNX nodes: from now on users of the result read `name`. */
+void bnd_export_set_value(bnd_exporter *exporter, bnd_result result, const char *name);
+/* Takes over a tensor an initializer refers to: it lives until the file is written. */
+bnd_status bnd_export_keep(bnd_exporter *exporter, const bnd_tensor *tensor, bnd_error *error);
 /* Where a node stands: its module's path, else the attribute's or its own name. */
 const char *bnd_export_path(const bnd_node *node);
 

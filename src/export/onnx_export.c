@@ -47,6 +47,18 @@ const char *bnd_export_value(bnd_exporter *exporter, bnd_result result) {
   return *value;
 }
 
+void bnd_export_set_value(bnd_exporter *exporter, bnd_result result, const char *name) { exporter->values[slot(result)] = name; }
+
+bnd_status bnd_export_keep(bnd_exporter *exporter, const bnd_tensor *tensor, bnd_error *error) {
+  if (!BND_GROW(exporter->folded, exporter->folded_capacity, exporter->folded_count + 1)) {
+    bnd_tensor dropped = *tensor;
+    bnd_tensor_release(&dropped);
+    return bnd_fail_memory(error, "the ONNX graph");
+  }
+  exporter->folded[exporter->folded_count++] = *tensor;
+  return BND_OK;
+}
+
 const char *bnd_export_path(const bnd_node *node) {
   if (node->scope && *node->scope) return node->scope;
   return node->kind == BND_GET_ATTR ? node->target : node->name;

@@ -244,6 +244,28 @@ static bnd_status write_split(bnd_exporter *exporter, const bnd_node *node, cons
   return DONE;
 }
 
+/* Two vectors spread over a grid, indexing "ij": each as a column or row plus zeros of the other's length, which is exact. */
+static bnd_status write_meshgrid(bnd_exporter *exporter, const bnd_node *node, bnd_error *error) {
+  const bnd_arg *list = &node->args[0], *indexing = bnd_node_keyword(node, "indexing");
+  if (list->kind != BND_ARG_LIST || list->list.count != 2 || (indexing && (indexing->kind != BND_ARG_TEXT || strcmp(indexing->text, "ij") != 0)))
+    return bnd_export_unsupported(node, "only grids of two vectors with \"ij\" indexing have an ONNX form here", error);
+  for (int k = 0; k < 2; k++) {
+    const bnd_node *input = list->list.items[k].node;
+    const char *x = bnd_export_value(exporter, bnd_export_origin(input));
+    if (!x || input->shape[0].rank != 1) return bnd_export_unsupported(node, "its inputs are no vectors", error);
+    int64_t along[2] = {1, 1}, across[2] = {1, 1};
+    along[k] = input->shape[0].size[0];
+    across[1 - k] = node->shape[0].size[1 - k];
+    bnd_tensor zeros;
+    BND_TRY(bnd_tensor_create(BND_F32, &BND_SHAPE(across[0], across[1]), &zeros, error));
+    BND_TRY(bnd_export_keep(exporter, &zeros, error));
+    const char *spread = bnd_onnx_add_initializer(exporter->builder, bnd_onnx_format(exporter->builder, "%s.zeros", bnd_export_path(node)), &zeros);
+    const char *line = bnd_export_output(NODE("Reshape", BND_EXPORT_PART, x, ints(exporter, node, "shape", along, 2)));
+    bnd_export_set_value(exporter, (bnd_result){node, k}, bnd_export_output(NODE("Add", BND_EXPORT_PART, line, spread)));
+  }
+  return DONE;
+}
+
 static bnd_status write_reshape(bnd_exporter *exporter, const bnd_node *node, const char *x, const int64_t *shape, int rank, bnd_error *error) {
   Onnx__NodeProto *made = NODE("Reshape", BND_EXPORT_LAST, x, ints(exporter, node, "shape", shape, (size_t)rank));
   bnd_onnx_set_int(exporter->builder, made, "allowzero", 0);
@@ -312,6 +334,7 @@ bnd_status bnd_export_operator(bnd_exporter *exporter, const bnd_node *node, bnd
   if (bnd_export_is_layer(node)) return bnd_export_layer(exporter, node, error);
   const bnd_operator_id id = bnd_functional_id(node);
   if (id == BND_OP_CAT || id == BND_OP_STACK) return write_cat(exporter, node, id == BND_OP_STACK, error);
+  if (id == BND_OP_MESHGRID) return write_meshgrid(exporter, node, error);
   const char *x, *value;
   const bnd_node *input = bnd_arg_node(node, 0);
   if (!input && !bnd_is_arithmetic(node)) return bnd_export_unsupported(node, "its result is needed but cannot be computed beforehand", error);

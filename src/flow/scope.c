@@ -40,10 +40,13 @@ static bnd_status stub_behind(bnd_graph *graph, const char *name, bnd_operator_i
 
 static bool in_heads(const bnd_node *node) { return node->scope && strncmp(node->scope, "heads", 5) == 0; }
 
+/* Something backbone or neck computed, as opposed to weights and to what the heads make by themselves (anchors). */
+static bool is_feature(const bnd_node *node) { return node->kind == BND_CALL_FUNCTION && node->scope && *node->scope && !in_heads(node) && node->result_count == 1; }
+
 /* A DeQuantStub on every way from backbone and neck into the heads. */
 static bnd_status leave_heads_out(bnd_graph *graph, bnd_error *error) {
   for (bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
-    if (in_heads(node) || node->kind == BND_GET_ATTR || bnd_node_is(node, BND_OP_DEQUANT_STUB)) continue;
+    if (!is_feature(node) || bnd_node_is(node, BND_OP_DEQUANT_STUB)) continue;
     bnd_node *stub = NULL;
     for (int i = node->user_count - 1; i >= 0; i--) {
       bnd_node *user = node->users[i];
