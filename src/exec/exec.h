@@ -50,8 +50,8 @@ bnd_status bnd_session_run(bnd_session *session, const float *const *inputs, bnd
 /* Plain float32 data of output `index`, valid until the next run. */
 const float *bnd_session_output(const bnd_session *session, int index);
 
-/* For `bench` and curiosity: what the plan does, a line for each step (name, kernel, shape, layout, place in the arena); with a session whose timing is on
-   also the shortest time of each step over its runs. */
+/* For `bench` and curiosity: what the plan does, a line for each step (name, kernel, shape, layout, place in the arena); with a session whose timing
+   is on also the shortest time of each step over its runs (processor time with one thread). */
 bnd_status bnd_executor_describe(const bnd_executor *executor, const bnd_session *timed, bnd_string *text, bnd_error *error);
 void bnd_session_set_timing(bnd_session *session, bool on);
 
