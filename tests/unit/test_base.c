@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -59,7 +60,7 @@ static void abandoned_file_leaves_nothing(void **state) {
   snprintf(path, sizeof path, "%s/a", folder);
   bnd_file_writer *writer;
   assert_int_equal(bnd_file_writer_open(path, &writer, NULL), BND_OK);
-  fputs("half", bnd_file_writer_stream(writer));
+  bnd_file_writer_append(writer, "half", 4);
   bnd_file_writer_abandon(writer);
   assert_int_not_equal(access(path, F_OK), 0);
   assert_int_equal(bnd_file_write(path, "whole", 5, NULL), BND_OK);
@@ -71,6 +72,37 @@ static void abandoned_file_leaves_nothing(void **state) {
   assert_int_equal(bnd_file_write("/proc/no/such", "x", 1, &error), BND_ERROR_IO);
   unlink(path);
   assert_int_equal(rmdir(folder), 0);
+}
+
+/* A rename would put a file in the place of a device: /dev/null as output must stay what it is. A pipe stands in for it, which needs no root. */
+static void only_regular_files_are_read_and_replaced(void **state) {
+  (void)state;
+  char folder[] = "/tmp/binade-test-XXXXXX", pipe[64], file[64], link[64], *data;
+  size_t size;
+  struct stat about;
+  bnd_error error;
+  assert_non_null(mkdtemp(folder));
+  snprintf(pipe, sizeof pipe, "%s/pipe", folder);
+  snprintf(file, sizeof file, "%s/file", folder);
+  snprintf(link, sizeof link, "%s/link", folder);
+  assert_int_equal(mkfifo(pipe, 0600), 0);
+  alarm(10); /* whoever opens a pipe the usual way waits for ever */
+  assert_int_equal(bnd_file_read(pipe, 100, &data, &size, &error), BND_ERROR_IO);
+  assert_int_equal(bnd_file_write(pipe, "x", 1, &error), BND_ERROR_IO);
+  assert_int_equal(bnd_file_write(folder, "x", 1, &error), BND_ERROR_IO);
+  alarm(0);
+  assert_true(stat(pipe, &about) == 0 && S_ISFIFO(about.st_mode));
+  assert_int_equal(bnd_file_write(file, "old", 3, NULL), BND_OK);
+  assert_int_equal(symlink("file", link), 0);
+  assert_int_equal(bnd_file_write(link, "new", 3, NULL), BND_OK);
+  assert_true(lstat(link, &about) == 0 && S_ISLNK(about.st_mode));
+  assert_int_equal(bnd_file_read(file, 100, &data, &size, NULL), BND_OK);
+  assert_string_equal(data, "new");
+  free(data);
+  unlink(link);
+  unlink(file);
+  unlink(pipe);
+  assert_int_equal(rmdir(folder), 0); /* and nothing else was left */
 }
 
 static void half_floats_convert_exactly(void **state) {
@@ -87,7 +119,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(sizes_that_overflow_are_refused), cmocka_unit_test(arena_memory_is_zeroed_and_aligned),
       cmocka_unit_test(map_finds_what_was_put),          cmocka_unit_test(abandoned_file_leaves_nothing),
-      cmocka_unit_test(half_floats_convert_exactly),
+      cmocka_unit_test(only_regular_files_are_read_and_replaced), cmocka_unit_test(half_floats_convert_exactly),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include <yajl/yajl_parse.h>
 
+#include "base/file.h"
 #include "formats/json/json.h"
 #include "formats/json/json_position.h"
 
@@ -160,17 +160,11 @@ bnd_status bnd_json_stream(const char *name, const char *text, size_t length, bn
 }
 
 bnd_status bnd_json_stream_file(const char *path, bnd_json_handler *handler, void *user, bnd_error *error) {
-  FILE *file = fopen(path, "rb");
-  if (!file) return bnd_fail(error, BND_ERROR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+  FILE *file;
+  BND_TRY(bnd_file_open(path, &file, NULL, error));
   struct bnd_json_position parser = {.name = path, .handler = handler, .user = user, .error = error};
-  struct stat about;
-  char *piece = NULL;
   bnd_status status = BND_OK;
-  if (fstat(fileno(file), &about) != 0 || !S_ISREG(about.st_mode)) {
-    status = bnd_fail(error, BND_ERROR_IO, "%s: is not a regular file", path);
-    goto done;
-  }
-  piece = malloc(PIECE);
+  char *piece = malloc(PIECE);
   if (!piece) {
     status = bnd_fail_memory(error, path);
     goto done;

@@ -15,11 +15,11 @@ enum { NESTING_LIMIT = 64 };
 
 typedef struct stream_buffer {
   ProtobufCBuffer base;
-  FILE *stream;
+  bnd_file_writer *writer;
 } stream_buffer;
 
 static void stream_append(ProtobufCBuffer *buffer, size_t length, const uint8_t *data) {
-  if (length) fwrite(data, 1, length, ((stream_buffer *)buffer)->stream); /* the writer looks for errors when it commits */
+  bnd_file_writer_append(((stream_buffer *)buffer)->writer, data, length);
 }
 
 bnd_status bnd_onnx_write(const Onnx__ModelProto *model, const char *path, bnd_error *error) {
@@ -27,7 +27,7 @@ bnd_status bnd_onnx_write(const Onnx__ModelProto *model, const char *path, bnd_e
   if (size > FILE_LIMIT) return bnd_fail(error, BND_ERROR_UNSUPPORTED, "%s: %zu bytes are more than the 2 GiB an ONNX file can hold", path, size);
   bnd_file_writer *writer;
   BND_TRY(bnd_file_writer_open(path, &writer, error));
-  stream_buffer buffer = {.base.append = stream_append, .stream = bnd_file_writer_stream(writer)};
+  stream_buffer buffer = {.base.append = stream_append, .writer = writer};
   protobuf_c_message_pack_to_buffer(&model->base, &buffer.base);
   return bnd_file_writer_commit(writer, error);
 }
@@ -35,10 +35,11 @@ bnd_status bnd_onnx_write(const Onnx__ModelProto *model, const char *path, bnd_e
 /* --- reading --- */
 
 bool bnd_onnx_recognize(const char *path) {
-  FILE *file = fopen(path, "rb");
+  FILE *file;
   unsigned char head[3];
-  const bool whole = file && fread(head, 1, sizeof head, file) == sizeof head;
-  if (file) fclose(file);
+  if (bnd_file_open(path, &file, NULL, NULL) != BND_OK) return false;
+  const bool whole = fread(head, 1, sizeof head, file) == sizeof head;
+  fclose(file);
   /* Field 1 (ir_version, a small number), then one of the model's other fields, as every exporter writes it. */
   return whole && head[0] == 0x08 && head[1] >= 1 && head[1] <= 32 && memchr("\x12\x1a\x22\x28\x32\x3a\x42", head[2], 7);
 }
