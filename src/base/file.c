@@ -27,7 +27,7 @@ bnd_status bnd_file_open(const char *path, FILE **file, uint64_t *size, bnd_erro
 }
 
 bnd_status bnd_file_read(const char *path, uint64_t limit, char **data, size_t *size, bnd_error *error) {
-  FILE *file;
+  FILE *file = NULL;
   uint64_t length = 0;
   BND_TRY(bnd_file_open(path, &file, &length, error));
   bnd_status status = BND_OK;

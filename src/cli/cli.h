@@ -2,6 +2,7 @@
 #ifndef BND_CLI_CLI_H
 #define BND_CLI_CLI_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,6 +26,7 @@ int cli_quark_example(int argc, char **argv); /* the program yolo_nas_pow2_int_q
 typedef enum cli_kind {
   CLI_FLAG,   /* bool */
   CLI_TEXT,   /* const char * */
+  CLI_PATH,   /* const char *, never empty */
   CLI_CHOICE, /* const char *, one of the words in `argument`: "train|partial|folded" */
   CLI_INT,    /* int */
   CLI_COUNT,  /* uint64_t */
@@ -80,6 +82,8 @@ const char *cli_program(void);
 char *cli_command_line(void);                               /* quoted for a shell; malloc'ed */
 void *cli_allocate(size_t count, size_t size);              /* zeroed; exits 1 when memory is short */
 void cli_message(const char *format, ...) __attribute__((format(printf, 1, 2))); /* "program: ..." on stderr */
+void cli_write_message(const char *who, const char *format, va_list arguments);
+void cli_write(FILE *stream, const char *text, bool lines); /* control characters made visible; with `lines`, line feeds stay */
 int cli_fail(bnd_status status, const bnd_error *error);    /* prints the error; the exit status for it */
 int cli_print_text(char *text);                             /* to stdout, freed with bnd_free; CLI_OK */
 int cli_finish(int status);                                 /* flushes stdout: a full disk is a failure too */

@@ -76,7 +76,7 @@ int cli_evaluate(int argc, char **argv) {
   bool json = false;
   const char *form = NULL, *executor = NULL;
   const cli_option options[] = {
-      {"data", 'd', CLI_TEXT, &evaluate.data, "DIR", "folder in COCO layout: annotations/instances_SPLIT.json, images/SPLIT/", 0, 0, true},
+      {"data", 'd', CLI_PATH, &evaluate.data, "DIR", "folder in COCO layout: annotations/instances_SPLIT.json, images/SPLIT/", 0, 0, true},
       {"split", 0, CLI_TEXT, &evaluate.split, "SPLIT", "which part of the data (default: val2017)", 0, 0, false},
       {"images", 'n', CLI_COUNT, &evaluate.images, "N", "only the first N images (default: all)", 0, 0, false},
       {"size", 0, CLI_INT, &evaluate.size, "S", "side of the square input, a multiple of 32 (default: the checkpoint's own, or 640)", 32, 16384, false},

@@ -5,7 +5,7 @@ int cli_predict(int argc, char **argv) {
   bnd_predict_options predict = {.confidence = 0.25, .iou = 0.7, .maximum = 300};
   cli_run run = {0};
   const cli_option options[] = {
-      {"output", 'o', CLI_TEXT, &predict.output, "DIR", "folder for the images with boxes drawn on them (default: none are drawn)", 0, 0, false},
+      {"output", 'o', CLI_PATH, &predict.output, "DIR", "folder for the images with boxes drawn on them (default: none are drawn)", 0, 0, false},
       {"confidence", 'c', CLI_NUMBER, &predict.confidence, "X", "lowest score shown (default: 0.25)", 1e-6, 1, false},
       {"iou", 0, CLI_NUMBER, &predict.iou, "X", "overlap from which the weaker of two boxes of a class goes (default: 0.7)", 1e-6, 1, false},
       {"max", 0, CLI_INT, &predict.maximum, "N", "boxes for each image at most (default: 300)", 1, 100000, false},

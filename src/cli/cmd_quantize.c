@@ -99,8 +99,8 @@ int cli_quantize(int argc, char **argv) {
   bool json = false, qat = false;
   const char *executor = NULL;
   const cli_option options[] = {
-      {"data", 'd', CLI_TEXT, &quantize_options.data, "DIR", "folder in COCO layout: annotations/instances_SPLIT.json, images/SPLIT/", 0, 0, true},
-      {"output", 'o', CLI_TEXT, &quantize_options.output, "DIR", "folder for the results (default: out)", 0, 0, false},
+      {"data", 'd', CLI_PATH, &quantize_options.data, "DIR", "folder in COCO layout: annotations/instances_SPLIT.json, images/SPLIT/", 0, 0, true},
+      {"output", 'o', CLI_PATH, &quantize_options.output, "DIR", "folder for the results (default: out)", 0, 0, false},
       {"split", 0, CLI_TEXT, &quantize_options.split, "SPLIT", "part of the data to calibrate and evaluate on (default: val2017)", 0, 0, false},
       {"recipe", 0, CLI_CHOICE, &quantize_options.recipe, "quark", "how: as AMD Quark's FX flow does (default: quark)", 0, 0, false},
       {"target", 't', CLI_TEXT, &quantize_options.target, "TARGET", "the hardware: amd-xint8, or a profile of your own as FILE.json (default: amd-xint8)", 0, 0, false},
@@ -113,7 +113,7 @@ int cli_quantize(int argc, char **argv) {
        "what is quantized: as the published example, without the heads, or everything (default: published)", 0, 0, false},
       {"quant-stub", 0, CLI_LIST, &quant_stubs, "NODE", "quantize from this node on; repeatable, instead of --scope", 0, 0, false},
       {"dequant-stub", 0, CLI_LIST, &dequant_stubs, "NODE", "quantize no further than this node; repeatable", 0, 0, false},
-      {"config", 0, CLI_TEXT, &quantize_options.config, "FILE", "configuration in Quark's JSON shape, with settings for single layers", 0, 0, false},
+      {"config", 0, CLI_PATH, &quantize_options.config, "FILE", "configuration in Quark's JSON shape, with settings for single layers", 0, 0, false},
       {"size", 0, CLI_INT, &quantize_options.size, "S", "side of the square input, a multiple of 32 (default: the checkpoint's own, or 640)", 32, 16384, false},
       {"images", 'n', CLI_COUNT, &quantize_options.images, "N", "evaluate on the first N images (default: all)", 0, 0, false},
       {"no-eval", 0, CLI_FLAG, &quantize_options.no_evaluation, NULL, "measure no mAP", 0, 0, false},
@@ -179,12 +179,12 @@ int cli_quark_example(int argc, char **argv) {
   double train_share = 0.001;
   int train_batch = 8, validation_batch = 8, calibration_batches = EXAMPLE_BATCHES;
   const cli_option options[] = {
-      {"data_dir", 0, CLI_TEXT, &quantize_options.data, "DIR", "folder in COCO layout, with annotations/ and images/val2017", 0, 0, true},
-      {"checkpoint", 0, CLI_TEXT, &quantize_options.checkpoint, "FILE", "the trained network", 0, 0, false},
-      {"pretrained", 0, CLI_TEXT, &pretrained, "FILE", "the same as --checkpoint", 0, 0, false},
+      {"data_dir", 0, CLI_PATH, &quantize_options.data, "DIR", "folder in COCO layout, with annotations/ and images/val2017", 0, 0, true},
+      {"checkpoint", 0, CLI_PATH, &quantize_options.checkpoint, "FILE", "the trained network", 0, 0, false},
+      {"pretrained", 0, CLI_PATH, &pretrained, "FILE", "the same as --checkpoint", 0, 0, false},
       {"model_name", 0, CLI_CHOICE, &model_name, "yolo-nas", "the only one (default: yolo-nas)", 0, 0, false},
       {"calib_data_size", 0, CLI_INT, &calibration_batches, "N", "calibration batches, of 25 images each (default: 20)", 1, 10000000, false},
-      {"export_dir", 'o', CLI_TEXT, &quantize_options.output, "DIR", "folder for the results (default: ./quant_result)", 0, 0, false},
+      {"export_dir", 'o', CLI_PATH, &quantize_options.output, "DIR", "folder for the results (default: ./quant_result)", 0, 0, false},
       {"model_export", 0, CLI_LIST, &exports, "onnx", "format to write (default: onnx)", 0, 0, false},
       {"val_batch_size", 0, CLI_INT, &validation_batch, "N", "accepted; results do not depend on it", 1, 100000, false},
       {"gpus", 0, CLI_TEXT, &gpus, "LIST", "accepted and not used: everything runs on the processor", 0, 0, false},

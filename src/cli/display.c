@@ -136,7 +136,10 @@ static void show_log(void *user, bnd_log_level level, const char *message) {
   if (level > BND_LOG_INFO && !display->verbose) return;
   erase(display);
   if (level == BND_LOG_WARNING) cli_message("warning: %s", message);
-  else fprintf(stderr, "%s\n", message);
+  else {
+    cli_write(stderr, message, false);
+    fputc('\n', stderr);
+  }
 }
 
 static bool is_interrupted(void *user) {

@@ -1,4 +1,5 @@
 /* The program: finds the command, runs it. */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,6 +64,7 @@ static int dispatch(int argc, char **argv) {
 int main(int argc, char **argv) {
   const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL, *name = slash ? slash + 1 : argc > 0 ? argv[0] : "";
   const bool quark_example = strcmp(name, quark_example_name) == 0;
+  signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is then an error like a full disk, not a sudden end */
   cli_start(quark_example ? quark_example_name : "binade", argc, argv);
   return cli_finish(quark_example ? cli_quark_example(argc, argv) : dispatch(argc, argv));
 }

@@ -14,9 +14,8 @@ enum { HELP_WIDTH = 80, HELP_COLUMN = 26, FIRST_CODE = 256, MAX_OPTIONS = 48 };
 _Noreturn void cli_usage_error(const char *command, const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  fprintf(stderr, "%s: ", command);
-  vfprintf(stderr, format, arguments);
-  fprintf(stderr, "\nTry '%s --help'.\n", command);
+  cli_write_message(command, format, arguments);
+  fprintf(stderr, "Try '%s --help'.\n", command);
   va_end(arguments);
   exit(CLI_USAGE);
 }
@@ -138,6 +137,10 @@ static void store(const char *command, const cli_option *option, const char *tex
   switch (option->kind) {
     case CLI_FLAG: *(bool *)option->target = true; break;
     case CLI_CHOICE: check_choice(command, option, text); *(const char **)option->target = text; break;
+    case CLI_PATH:
+      if (!*text) cli_usage_error(command, "option '--%s' needs a value", option->name); /* an unset variable of a script */
+      *(const char **)option->target = text;
+      break;
     case CLI_TEXT: *(const char **)option->target = text; break;
     case CLI_INT: *(int *)option->target = (int)read_number(command, option, text); break;
     case CLI_COUNT: *(uint64_t *)option->target = (uint64_t)read_number(command, option, text); break;
@@ -211,6 +214,8 @@ int cli_parse(const cli_syntax *syntax, int argc, char **argv, char ***operands)
 
   const int given = argc - optind;
   if (given < syntax->least) cli_usage_error(syntax->command, "%s is missing", syntax->operands);
+  for (int i = optind; i < argc; i++)
+    if (!*argv[i]) cli_usage_error(syntax->command, "an empty text is no %s", syntax->operands);
   if (syntax->most >= 0 && given > syntax->most) cli_usage_error(syntax->command, "'%s' is one operand too many", argv[optind + syntax->most]);
   *operands = argv + optind;
   return given;

@@ -53,12 +53,28 @@ char *cli_command_line(void) {
   return text;
 }
 
+/* Control characters in names of files, classes and nodes must neither break a line nor steer the terminal. */
+void cli_write(FILE *stream, const char *text, bool lines) {
+  for (; *text; text++) {
+    const unsigned char letter = (unsigned char)*text;
+    if (letter == '\n' && !lines) fputs("\\n", stream);
+    else if (letter != '\n' && (letter < 0x20 || letter == 0x7f)) fprintf(stream, "\\x%02x", letter);
+    else fputc(letter, stream);
+  }
+}
+
+void cli_write_message(const char *who, const char *format, va_list arguments) {
+  char text[BND_ERROR_MESSAGE_SIZE + 1024];
+  vsnprintf(text, sizeof text, format, arguments);
+  fprintf(stderr, "%s: ", who);
+  cli_write(stderr, text, false);
+  fputc('\n', stderr);
+}
+
 void cli_message(const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  fprintf(stderr, "%s: ", start.program);
-  vfprintf(stderr, format, arguments);
-  fputc('\n', stderr);
+  cli_write_message(start.program, format, arguments);
   va_end(arguments);
 }
 
@@ -68,7 +84,7 @@ int cli_fail(bnd_status status, const bnd_error *error) {
 }
 
 int cli_print_text(char *text) {
-  fputs(text, stdout);
+  cli_write(stdout, text, true);
   bnd_free(text);
   return CLI_OK;
 }
@@ -104,10 +120,13 @@ void cli_table_cell(cli_table *table, const char *format, ...) {
   va_end(arguments);
 }
 
-/* Characters, not bytes: class names may be in any language. */
+/* Characters, not bytes: class names may be in any language. Control characters as cli_write writes them. */
 static int width_of(const char *text) {
   int width = 0;
-  for (; *text; text++) width += (*text & 0xc0) != 0x80;
+  for (; *text; text++) {
+    const unsigned char letter = (unsigned char)*text;
+    width += letter == '\n' ? 2 : letter < 0x20 || letter == 0x7f ? 4 : (letter & 0xc0) != 0x80;
+  }
   return width;
 }
 
@@ -121,7 +140,9 @@ void cli_table_print(cli_table *table, FILE *stream) {
     const size_t column = i % table->columns;
     const int padding = widths[column] - width_of(table->cells[i]);
     const bool last = column + 1 == table->columns, right = table->alignment[column] == 'r';
-    fprintf(stream, "%*s%s%*s%s", right ? padding : 0, "", table->cells[i], right || last ? 0 : padding, "", last ? "\n" : "  ");
+    fprintf(stream, "%*s", right ? padding : 0, "");
+    cli_write(stream, table->cells[i], false);
+    fprintf(stream, "%*s%s", right || last ? 0 : padding, "", last ? "\n" : "  ");
     free(table->cells[i]);
   }
   free(table->cells);
