@@ -109,7 +109,8 @@ bnd_status bnd_model_size(const bnd_model *model, int size, int *width, int *hei
   *width = size ? size : model->has_preprocessing ? model->preprocessing.width : 640;
   *height = size ? size : model->has_preprocessing ? model->preprocessing.height : 640;
   if (*width < GRID || *height < GRID || *width % GRID || *height % GRID || *width > LARGEST || *height > LARGEST)
-    return bnd_fail(error, BND_ERROR_ARGUMENT, "input size %dx%d: sides must be multiples of %d between %d and %d", *width, *height, GRID, GRID, LARGEST);
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "%s%sinput size %dx%d: sides must be multiples of %d between %d and %d%s", size ? "" : model->path,
+                    size ? "" : ": processing_params: ", *width, *height, GRID, GRID, LARGEST, size ? "" : "; choose one with --size");
   return BND_OK;
 }
 

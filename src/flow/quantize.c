@@ -86,13 +86,14 @@ static void fingerprint_list(bnd_string *text, const char *const *names, size_t 
 
 static bnd_status fingerprint(run *r, char digest[65]) {
   const bnd_quantize_options *o = r->options;
-  char annotations[65];
+  char annotations[65], target[65] = "";
   bnd_string text = {0};
   BND_TRY(bnd_sha256_file(o->checkpoint, r->source_sha256, r->error));
   BND_TRY(bnd_sha256_file(r->dataset.coco.file, annotations, r->error));
-  bnd_string_format(&text, "%s|%s|%s|%s|%zu|%zu|%zu|%d|%dx%d|%s|%s|%d", BND_VERSION_STRING, r->source_sha256, annotations, r->dataset.coco.images_folder,
+  if (bnd_target_profile_is_file(o->target)) BND_TRY(bnd_sha256_file(o->target, target, r->error));
+  bnd_string_format(&text, "%s|%s|%s|%s|%zu|%zu|%zu|%d|%dx%d|%s|%s%s|%d", BND_VERSION_STRING, r->source_sha256, annotations, r->dataset.coco.images_folder,
                     r->calibration_images, r->batch, r->dataset.count, o->no_evaluation, r->dataset.preprocessing.width, r->dataset.preprocessing.height,
-                    o->scope ? o->scope : "published", r->target.name, (int)backend_of(r));
+                    o->scope ? o->scope : "published", r->target.name, target, (int)backend_of(r));
   fingerprint_list(&text, o->quant_stubs, o->quant_stub_count);
   bnd_string_format(&text, "#");
   fingerprint_list(&text, o->dequant_stubs, o->dequant_stub_count);
@@ -215,20 +216,12 @@ static bool has_stage(run *r, const char *name) {
   return bnd_run_state_stage(&r->state, name) != NULL;
 }
 
-static bool file_exists(run *r, const char *name) {
-  char path[4096];
-  if (path_in(r, name, path) != BND_OK) return false;
-  FILE *file = fopen(path, "rb");
-  if (file) fclose(file);
-  return file != NULL;
-}
-
 static bnd_status float_stage(run *r, const char *name, bnd_yolo_nas_form form, const char *onnx) {
-  if (has_stage(r, name) && file_exists(r, onnx)) return BND_OK;
+  const bool done = has_stage(r, name);
   bnd_graph *graph;
   BND_TRY(network(r, form, false, false, &graph));
-  bnd_status status = export_onnx(r, graph, onnx, false);
-  if (status == BND_OK && !bnd_run_state_stage(&r->state, name)) status = measure(r, name, graph, BND_EXEC_FLOAT);
+  bnd_status status = export_onnx(r, graph, onnx, false); /* every time: what was there may have been changed or damaged */
+  if (status == BND_OK && !done) status = measure(r, name, graph, BND_EXEC_FLOAT);
   bnd_graph_destroy(graph);
   return status;
 }
@@ -264,7 +257,9 @@ static bnd_status calibrate(run *r, bnd_graph *graph) {
   const bnd_calibration calibration = {.batch = r->batch, .backend = backend_of(r)};
   struct timespec begin;
   clock_gettime(CLOCK_MONOTONIC, &begin);
-  BND_TRY(bnd_calibrate(graph, &source, &calibration, r->context, r->error));
+  const bnd_status status = bnd_calibrate(graph, &source, &calibration, r->context, r->error);
+  if (status == BND_ERROR_MODEL) bnd_fail_prefix(r->error, status, "%s", r->options->checkpoint);
+  if (status != BND_OK) return status;
   note(r, BND_LOG_DEBUG, "calibration: %.2f s", seconds_since(&begin));
   const bnd_image_source sample = bnd_dataset_source(&r->dataset, r->calibration_images < SATURATION_IMAGES ? r->calibration_images : SATURATION_IMAGES);
   BND_TRY(bnd_measure_saturation(graph, &sample, r->context, r->error));

@@ -4,7 +4,7 @@
 #include <sha256.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/types.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "flow/reports.h"
@@ -43,16 +43,19 @@ static bool number_of(const bnd_json *object, const char *key, double *value) {
 static bool read_stage(const bnd_json *object, bnd_stage_result *stage) {
   const bnd_json *name = bnd_json_member(object, "name"), *coco = bnd_json_member(object, "coco"), *evaluated = bnd_json_member(object, "evaluated");
   double images = 0;
-  if (!name || name->type != BND_JSON_STRING || strlen(name->text) >= sizeof stage->name || !evaluated) return false;
+  if (!name || name->type != BND_JSON_STRING || strlen(name->text) >= sizeof stage->name || !evaluated || evaluated->type != BND_JSON_BOOLEAN) return false;
   *stage = (bnd_stage_result){.evaluated = evaluated->boolean};
   snprintf(stage->name, sizeof stage->name, "%s", name->text);
   if (!number_of(object, "seconds", &stage->seconds) || !number_of(object, "peak_rss_mib", &stage->peak_rss_mib)) return false;
   if (!stage->evaluated) return true;
   if (!number_of(object, "map50", &stage->map50) || !number_of(object, "map50_95", &stage->map50_95) || !number_of(object, "images", &images)) return false;
+  if (!(images >= 0 && images < 0x1p53) || !coco || coco->type != BND_JSON_ARRAY || coco->count != 12) return false;
   stage->images = (uint64_t)images;
-  if (!coco || coco->count != 12) return false;
   int at = 0;
-  for (const bnd_json *value = coco->first; value; value = value->next) stage->coco[at++] = value->number;
+  for (const bnd_json *value = coco->first; value; value = value->next) {
+    if (value->type != BND_JSON_NUMBER) return false;
+    stage->coco[at++] = value->number;
+  }
   return true;
 }
 
@@ -86,11 +89,22 @@ static bool read_quantizer(bnd_arena *arena, const bnd_json *object, bnd_saved_q
          read_floats(bnd_json_member(object, "min"), q->channels, q->minimum) && read_floats(bnd_json_member(object, "max"), q->channels, q->maximum);
 }
 
+/* The stages a run has, each once: results of another kind would stay in the table for ever. */
+static bool is_new_stage(const bnd_run_state *state, const char *name) {
+  static const char *const known[] = {"fp32", "folded", "ptq", "aligned"};
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+    if (strcmp(name, known[i]) == 0) return bnd_run_state_stage(state, name) == NULL;
+  return false;
+}
+
 static bool read_state(bnd_run_state *state, const bnd_json *root) {
   const bnd_json *stages = bnd_json_member(root, "stages"), *quantizers = bnd_json_member(root, "quantizers");
   if (!stages || stages->type != BND_JSON_ARRAY || stages->count > BND_MAX_STAGES || !quantizers || quantizers->type != BND_JSON_ARRAY) return false;
-  for (const bnd_json *stage = stages->first; stage; stage = stage->next)
-    if (!read_stage(stage, &state->stages[state->stage_count++])) return false;
+  for (const bnd_json *item = stages->first; item; item = item->next) {
+    bnd_stage_result stage;
+    if (!read_stage(item, &stage) || !is_new_stage(state, stage.name)) return false;
+    state->stages[state->stage_count++] = stage;
+  }
   for (const bnd_json *item = quantizers->first; item; item = item->next) {
     if (!BND_GROW(state->quantizers, state->quantizer_capacity, state->quantizer_count + 1)) return false;
     if (!read_quantizer(state->arena, item, &state->quantizers[state->quantizer_count++])) return false;
@@ -99,7 +113,37 @@ static bool read_state(bnd_run_state *state, const bnd_json *root) {
   return true;
 }
 
+/* The file is {"sha256": "...", "run": followed by the run and }; the digest is the run's, so that a bit that fell over is noticed. */
+static const char HEAD[] = "{\"sha256\": \"", MIDDLE[] = "\", \"run\":\n", TAIL[] = "}\n";
+enum { DIGEST = 64 };
+
+/* The run's text within a whole file, or NULL. */
+static const char *intact_run(const char *text, size_t size, size_t *length) {
+  const size_t head = sizeof HEAD - 1, middle = sizeof MIDDLE - 1, tail = sizeof TAIL - 1, around = head + DIGEST + middle + tail;
+  if (size < around || memcmp(text, HEAD, head) != 0 || memcmp(text + head + DIGEST, MIDDLE, middle) != 0) return NULL;
+  char digest[DIGEST + 1];
+  const char *run = text + head + DIGEST + middle;
+  *length = size - around;
+  bnd_sha256_text(run, *length, digest);
+  return memcmp(text + head, digest, DIGEST) == 0 ? run : NULL;
+}
+
+/* false: there is a state, but of another run or a damaged one. */
+static bool continue_from(bnd_run_state *state, const char *text, size_t size) {
+  const bnd_json *root, *known;
+  size_t length;
+  const char *run = intact_run(text, size, &length);
+  if (!run || bnd_json_parse(state->path, run, length, state->arena, &root, NULL) != BND_OK) return false;
+  known = bnd_json_member(root, "fingerprint");
+  if (known && known->type == BND_JSON_STRING && strcmp(known->text, state->fingerprint) == 0 && read_state(state, root)) return true;
+  state->stage_count = 0;
+  state->quantizer_count = 0;
+  state->calibrated = false;
+  return false;
+}
+
 bnd_status bnd_run_state_open(const char *folder, const char *fingerprint, bool restart, bnd_run_state *state, bool *found_other, bnd_error *error) {
+  enum { LIMIT = 64 << 20 };
   *state = (bnd_run_state){.arena = bnd_arena_create()};
   *found_other = false;
   const size_t space = strlen(folder) + 32;
@@ -109,17 +153,15 @@ bnd_status bnd_run_state_open(const char *folder, const char *fingerprint, bool 
   }
   snprintf(state->path, space, "%s/.binade-state.json", folder);
   snprintf(state->fingerprint, sizeof state->fingerprint, "%s", fingerprint);
-  const bnd_json *root;
-  if (restart || bnd_json_parse_file(state->path, 64 << 20, state->arena, &root, NULL) != BND_OK) return BND_OK;
-  const bnd_json *known = bnd_json_member(root, "fingerprint");
-  if (!known || known->type != BND_JSON_STRING || strcmp(known->text, fingerprint) != 0) {
-    *found_other = true;
-  } else if (!read_state(state, root)) {
-    state->stage_count = 0;
-    state->quantizer_count = 0;
-    state->calibrated = false;
-    *found_other = true;
-  }
+  struct stat about;
+  if (stat(state->path, &about) != 0) return BND_OK;
+  if (!S_ISREG(about.st_mode)) /* better now than after the first stage */
+    return bnd_fail(error, BND_ERROR_IO, "%s: stands where the state of the run is kept, but is not a regular file; remove it", state->path);
+  char *text;
+  size_t size;
+  if (restart || bnd_file_read(state->path, LIMIT, &text, &size, NULL) != BND_OK) return BND_OK;
+  *found_other = !continue_from(state, text, size);
+  free(text);
   return BND_OK;
 }
 
@@ -157,9 +199,8 @@ static void write_stage(bnd_json_writer *w, const bnd_stage_result *stage) {
   bnd_json_end_object(w);
 }
 
-static bnd_status write_state(const bnd_run_state *state, bnd_error *error) {
-  bnd_string text = {0};
-  bnd_json_writer w = {.out = &text};
+static void write_run(const bnd_run_state *state, bnd_string *text) {
+  bnd_json_writer w = {.out = text};
   bnd_json_begin_object(&w, BND_JSON_LINES);
   bnd_json_put_string(&w, "fingerprint", state->fingerprint);
   bnd_json_key(&w, "stages");
@@ -181,9 +222,21 @@ static bnd_status write_state(const bnd_run_state *state, bnd_error *error) {
   }
   bnd_json_end_array(&w);
   bnd_json_end_object(&w);
-  bnd_string_append(&text, "\n", 1);
-  const bnd_status status = text.failed ? bnd_fail_memory(error, state->path) : bnd_file_write(state->path, text.text, text.length, error);
-  bnd_string_free(&text);
+}
+
+static bnd_status write_state(const bnd_run_state *state, bnd_error *error) {
+  bnd_string run = {0}, file = {0};
+  char digest[DIGEST + 1] = "";
+  write_run(state, &run);
+  if (!run.failed) {
+    bnd_sha256_text(run.text, run.length, digest);
+    bnd_string_format(&file, "%s%s%s", HEAD, digest, MIDDLE);
+    bnd_string_append(&file, run.text, run.length);
+    bnd_string_append(&file, TAIL, sizeof TAIL - 1);
+  }
+  const bnd_status status = run.failed || file.failed ? bnd_fail_memory(error, state->path) : bnd_file_write(state->path, file.text, file.length, error);
+  bnd_string_free(&run);
+  bnd_string_free(&file);
   return status;
 }
 

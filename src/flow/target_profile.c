@@ -74,15 +74,15 @@ static const char *built_in(const char *name) {
   return NULL;
 }
 
-static bool is_file_name(const char *name) {
-  const size_t length = strlen(name);
+bool bnd_target_profile_is_file(const char *name) {
+  const size_t length = name ? strlen(name) : 0;
   return length > 5 && strcmp(name + length - 5, ".json") == 0;
 }
 
 bnd_status bnd_target_profile_load(const char *name, bnd_target_profile *profile, bnd_error *error) {
   if (!name) name = "amd-xint8";
   const char *text = built_in(name);
-  if (!text && !is_file_name(name)) {
+  if (!text && !bnd_target_profile_is_file(name)) {
     bnd_near_names known = {.wanted = name};
     char list[256];
     for (size_t i = 0; i < sizeof BND_TARGET_PROFILES / sizeof *BND_TARGET_PROFILES; i++) bnd_near_offer(&known, BND_TARGET_PROFILES[i].name);
