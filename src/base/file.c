@@ -139,6 +139,11 @@ bnd_status bnd_file_write(const char *path, const void *data, size_t size, bnd_e
   return bnd_file_writer_commit(writer, error);
 }
 
+bool bnd_same_file(const char *a, const char *b) {
+  struct stat first, second;
+  return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_ino == second.st_ino && first.st_dev == second.st_dev;
+}
+
 bnd_status bnd_make_folder(const char *path, bnd_error *error) {
   char *part = strdup(path);
   if (!part) return bnd_fail_memory(error, path);

@@ -2,6 +2,7 @@
 #ifndef BND_BASE_FILE_H
 #define BND_BASE_FILE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -25,6 +26,8 @@ void bnd_file_writer_abandon(bnd_file_writer *writer);
 
 /* The three above in one, for content that is in memory. */
 bnd_status bnd_file_write(const char *path, const void *data, size_t size, bnd_error *error);
+/* Whether two paths lead to the same existing file. */
+bool bnd_same_file(const char *a, const char *b);
 /* Creates a folder and its missing parents. An existing folder is fine. */
 bnd_status bnd_make_folder(const char *path, bnd_error *error);
 

@@ -81,10 +81,10 @@ static bnd_status resolve(bnd_coco *coco, coco_records *records, const id_index 
     coco_record *record = &records->annotations[i];
     size_t image, label;
     if (!find_id(images, record->image_id, &image))
-      return bnd_fail(error, BND_ERROR_FORMAT, "%s: annotations[%zu] (id %lld): image_id %lld is not among the images", coco->file, i,
+      return bnd_fail(error, BND_ERROR_FORMAT, "%s: annotations[%zu] (id %lld): image_id %lld is not among the images; add the image or take the annotation out", coco->file, i,
                       (long long)record->annotation.id, (long long)record->image_id);
     if (!find_id(categories, record->category_id, &label))
-      return bnd_fail(error, BND_ERROR_FORMAT, "%s: annotations[%zu] (id %lld): category_id %lld is not among the categories", coco->file, i,
+      return bnd_fail(error, BND_ERROR_FORMAT, "%s: annotations[%zu] (id %lld): category_id %lld is not among the categories; add the category or take the annotation out", coco->file, i,
                       (long long)record->annotation.id, (long long)record->category_id);
     record->annotation.image = (int32_t)image;
     record->annotation.label = (int32_t)label;

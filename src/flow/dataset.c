@@ -1,5 +1,8 @@
 #include "flow/dataset.h"
 
+#include <stdio.h>
+#include <string.h>
+
 bnd_status bnd_dataset_open(const bnd_model *model, const char *folder, const char *split, int size, uint64_t limit, bool same_classes, bnd_dataset *dataset,
                             bnd_error *error) {
   *dataset = (bnd_dataset){0};
@@ -29,9 +32,14 @@ bnd_status bnd_dataset_load(const bnd_dataset *dataset, size_t index, float *inp
   char path[4096];
   bnd_image image;
   BND_TRY(bnd_coco_image_path(&dataset->coco, dataset->coco.annotated[index], path, sizeof path, error));
-  BND_TRY(bnd_image_read(path, &image, error));
+  bnd_status status = bnd_image_read(path, &image, error);
+  if (status == BND_ERROR_IO && error) { /* a missing one, as a rule */
+    const size_t length = strlen(error->message);
+    snprintf(error->message + length, sizeof error->message - length, "; it is listed in %s", dataset->coco.file);
+  }
+  if (status != BND_OK) return status;
   bnd_geometry geometry;
-  bnd_status status = bnd_preprocess(&dataset->preprocessing, &image, input, &geometry, error);
+  status = bnd_preprocess(&dataset->preprocessing, &image, input, &geometry, error);
   if (status != BND_OK) status = bnd_fail_prefix(error, status, "%s", path);
   if (placement) *placement = (bnd_placement){image.width, image.height, geometry};
   bnd_image_free(&image);

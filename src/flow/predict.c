@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/file.h"
 #include "eval/postprocess.h"
@@ -45,17 +44,42 @@ static void draw_box(const predictor *p, bnd_image *image, const bnd_detection *
   bnd_draw_box(image, corners, label, bnd_draw_palette(d->label));
 }
 
-/* OUTPUT/<name of the image>.png; the input itself is never written over. */
-static bnd_status write_drawing(const predictor *p, const char *path, const bnd_image *image, bnd_error *error) {
-  char out[4096];
-  struct stat in_about, out_about;
-  const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path, *dot = strrchr(name, '.');
+/* OUTPUT/<name of the image>.png */
+static bnd_status drawing_path(const predictor *p, const char *image, char path[4096], bnd_error *error) {
+  const char *name = strrchr(image, '/') ? strrchr(image, '/') + 1 : image, *dot = strrchr(name, '.');
   const int stem = dot && dot != name ? (int)(dot - name) : (int)strlen(name);
-  const int length = snprintf(out, sizeof out, "%s/%.*s.png", p->options->output, stem, name);
-  if (length < 0 || length >= (int)sizeof out) return bnd_fail(error, BND_ERROR_ARGUMENT, "%s: the path is too long", p->options->output);
-  if (stat(path, &in_about) == 0 && stat(out, &out_about) == 0 && in_about.st_ino == out_about.st_ino && in_about.st_dev == out_about.st_dev)
-    return bnd_fail(error, BND_ERROR_ARGUMENT, "%s: the drawing would replace the image itself; choose another output folder", out);
-  return bnd_image_write_png(out, image, error);
+  const int length = snprintf(path, 4096, "%s/%.*s.png", p->options->output, stem, name);
+  return length >= 0 && length < 4096 ? BND_OK : bnd_fail(error, BND_ERROR_ARGUMENT, "%s: the path is too long", p->options->output);
+}
+
+/* No drawing takes the place of another one or of an image that was given. */
+static bnd_status check_drawings(const predictor *p, bnd_error *error) {
+  bnd_arena *arena = bnd_arena_create();
+  bnd_map seen = {0};
+  char path[4096];
+  bnd_status status = arena ? BND_OK : bnd_fail_memory(error, "the paths");
+  for (size_t i = 0; i < p->options->image_count && status == BND_OK; i++) {
+    const char *image = p->options->images[i], *key;
+    size_t other;
+    status = drawing_path(p, image, path, error);
+    if (status != BND_OK) break;
+    if (bnd_same_file(image, path))
+      status = bnd_fail(error, BND_ERROR_ARGUMENT, "%s: the drawing would replace the image itself; choose another output folder", path);
+    else if (bnd_map_get(&seen, path, &other) && strcmp(image, p->options->images[other]) != 0)
+      status = bnd_fail(error, BND_ERROR_ARGUMENT, "%s: %s and %s would both be drawn there; draw them into different folders", path, p->options->images[other],
+                        image);
+    else if (!(key = bnd_arena_copy(arena, path)) || !bnd_map_put(&seen, key, i))
+      status = bnd_fail_memory(error, "the paths");
+  }
+  bnd_map_free(&seen);
+  bnd_arena_destroy(arena);
+  return status;
+}
+
+static bnd_status write_drawing(const predictor *p, const char *image_path, const bnd_image *image, bnd_error *error) {
+  char path[4096];
+  BND_TRY(drawing_path(p, image_path, path, error));
+  return bnd_image_write_png(path, image, error);
 }
 
 static bnd_status predict_image(predictor *p, const char *path, bnd_error *error) {
@@ -102,6 +126,7 @@ static bnd_status predict_image(predictor *p, const char *path, bnd_error *error
 
 static bnd_status prepare(predictor *p, const bnd_context *context, bnd_error *error) {
   const bnd_predict_options *o = p->options;
+  if (o->output) BND_TRY(check_drawings(p, error));
   BND_TRY(bnd_model_preprocessing(p->model, o->size, true, &p->preprocessing, error));
   p->postprocess = bnd_postprocess_for_prediction();
   if (o->confidence > 0) p->postprocess.score_threshold = (float)o->confidence;

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "export/onnx_export.h"
 #include "flow/model.h"
 #include "ops/operators.h"
@@ -137,6 +138,8 @@ static bnd_status graph_of(const bnd_model *model, bnd_yolo_nas_form form, int s
 
 bnd_status bnd_model_print(const bnd_model *model, const bnd_print_options *options, char **result, bnd_error *error) {
   bnd_graph *made = NULL;
+  if (bnd_model_is_onnx(model) && (options->form || options->size))
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "%s: is an ONNX file, whose form and size are fixed; give the checkpoint it was made from", model->path);
   if (!bnd_model_is_onnx(model)) BND_TRY(graph_of(model, bnd_form_of(options->form, BND_YOLO_NAS_PARTIAL), options->size, false, true, &made, error));
   bnd_string text = {0};
   if (options->code) print_code(made ? made : model->graph, &text);
@@ -154,6 +157,8 @@ bnd_status bnd_model_convert(const bnd_model *model, const bnd_convert_options *
   static const char *const inputs[] = {"images"};
   static const char *const outputs[] = {"boxes", "scores", "class_logits", "box_distributions", "anchors", "anchor_points", "strides"};
   bnd_graph *graph;
+  if (bnd_same_file(path, model->path))
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "%s: the ONNX file would replace the network it is made from; choose another name", path);
   BND_TRY(graph_of(model, bnd_form_of(options->form, BND_YOLO_NAS_FOLDED), options->size, options->raw_outputs, false, &graph, error));
   const int count = options->raw_outputs ? 7 : 2;
   bnd_string names = {0};

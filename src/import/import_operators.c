@@ -402,53 +402,57 @@ static bnd_status read_constant(bnd_importer *importer, const Onnx__NodeProto *p
   return BND_OK;
 }
 
-bnd_import_rule *bnd_import_rule_of(const char *op_type) {
+bnd_import_rule *bnd_import_rule_of(const char *op_type, size_t *inputs) {
   static const struct {
     const char *op_type;
+    size_t inputs; /* at most, in any operator set */
     bnd_import_rule *rule;
   } RULES[] = {
-      {"Add", read_arithmetic},
-      {"AveragePool", bnd_import_average_pool},
-      {"BatchNormalization", bnd_import_batch_norm},
-      {"Cast", read_cast},
-      {"Clip", read_clip},
-      {"Concat", read_concat},
-      {"Constant", read_constant},
-      {"Conv", bnd_import_conv},
-      {"ConvTranspose", bnd_import_conv},
-      {"DepthToSpace", read_depth_to_space},
-      {"DequantizeLinear", bnd_import_dequantize},
-      {"Div", read_arithmetic},
-      {"Dropout", read_dropout},
-      {"Erf", read_erf},
-      {"Expand", read_expand},
-      {"Flatten", read_flatten},
-      {"Gather", read_gather},
-      {"Gemm", bnd_import_gemm},
-      {"GlobalAveragePool", bnd_import_global_pool},
-      {"HardSigmoid", read_hard_sigmoid},
-      {"HardSwish", read_hard_swish},
-      {"Identity", read_identity},
-      {"LayerNormalization", bnd_import_layer_norm},
-      {"LeakyRelu", read_leaky_relu},
-      {"MatMul", bnd_import_matmul},
-      {"MaxPool", bnd_import_max_pool},
-      {"Mul", read_arithmetic},
-      {"QuantizeLinear", bnd_import_quantize},
-      {"ReduceMean", bnd_import_reduce},
-      {"ReduceSum", bnd_import_reduce},
-      {"Relu", read_relu},
-      {"Reshape", read_reshape},
-      {"Sigmoid", read_sigmoid},
-      {"Slice", read_slice},
-      {"Softmax", read_softmax},
-      {"Split", read_split},
-      {"Squeeze", read_squeeze},
-      {"Sub", read_arithmetic},
-      {"Transpose", read_transpose},
-      {"Unsqueeze", read_squeeze},
+      {"Add", 2, read_arithmetic},
+      {"AveragePool", 1, bnd_import_average_pool},
+      {"BatchNormalization", 5, bnd_import_batch_norm},
+      {"Cast", 1, read_cast},
+      {"Clip", 3, read_clip},
+      {"Concat", 4096, read_concat},
+      {"Constant", 0, read_constant},
+      {"Conv", 3, bnd_import_conv},
+      {"ConvTranspose", 3, bnd_import_conv},
+      {"DepthToSpace", 1, read_depth_to_space},
+      {"DequantizeLinear", 3, bnd_import_dequantize},
+      {"Div", 2, read_arithmetic},
+      {"Dropout", 3, read_dropout},
+      {"Erf", 1, read_erf},
+      {"Expand", 2, read_expand},
+      {"Flatten", 1, read_flatten},
+      {"Gather", 2, read_gather},
+      {"Gemm", 3, bnd_import_gemm},
+      {"GlobalAveragePool", 1, bnd_import_global_pool},
+      {"HardSigmoid", 1, read_hard_sigmoid},
+      {"HardSwish", 1, read_hard_swish},
+      {"Identity", 1, read_identity},
+      {"LayerNormalization", 3, bnd_import_layer_norm},
+      {"LeakyRelu", 1, read_leaky_relu},
+      {"MatMul", 2, bnd_import_matmul},
+      {"MaxPool", 1, bnd_import_max_pool},
+      {"Mul", 2, read_arithmetic},
+      {"QuantizeLinear", 3, bnd_import_quantize},
+      {"ReduceMean", 2, bnd_import_reduce},
+      {"ReduceSum", 2, bnd_import_reduce},
+      {"Relu", 1, read_relu},
+      {"Reshape", 2, read_reshape},
+      {"Sigmoid", 1, read_sigmoid},
+      {"Slice", 5, read_slice},
+      {"Softmax", 1, read_softmax},
+      {"Split", 2, read_split},
+      {"Squeeze", 2, read_squeeze},
+      {"Sub", 2, read_arithmetic},
+      {"Transpose", 1, read_transpose},
+      {"Unsqueeze", 2, read_squeeze},
   };
   for (size_t i = 0; i < sizeof RULES / sizeof *RULES; i++)
-    if (strcmp(RULES[i].op_type, op_type) == 0) return RULES[i].rule;
+    if (strcmp(RULES[i].op_type, op_type) == 0) {
+      *inputs = RULES[i].inputs;
+      return RULES[i].rule;
+    }
   return NULL;
 }

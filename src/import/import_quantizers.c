@@ -38,13 +38,40 @@ static bnd_status parameter(const bnd_importer *importer, const Onnx__NodeProto 
   return BND_OK;
 }
 
-/* One line for a scale that is no power of two, or the refusal of the file. */
-static bnd_status inexact(bnd_importer *importer, const Onnx__NodeProto *proto, float scale, bnd_error *error) {
-  if (!importer->options->findings)
-    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "scale %.9g is not a power of two; quantize the model for a power-of-two target", scale);
-  const char *name = bnd_import_text(proto->name);
-  if (strcmp(bnd_import_text(proto->op_type), "DequantizeLinear") == 0) return BND_OK; /* said for its QuantizeLinear */
-  bnd_string_format(importer->options->findings, "%s: scale %.9g is not a power of two\n", *name ? name : proto->output[0], scale);
+/* A pair usually shares its scale and zero point: then they were judged at its QuantizeLinear. */
+static bool judged_before(const bnd_importer *importer, const Onnx__NodeProto *proto) {
+  bnd_import_value *codes;
+  if (strcmp(bnd_import_text(proto->op_type), "DequantizeLinear") != 0) return false;
+  if (bnd_import_input(importer, proto, 0, false, &codes, NULL) != BND_OK || codes->kind != BND_IMPORT_CODES) return false;
+  if (codes->maker->n_input != proto->n_input) return false;
+  for (size_t i = 1; i < proto->n_input; i++)
+    if (strcmp(codes->maker->input[i], proto->input[i]) != 0) return false;
+  return true;
+}
+
+/* Symmetric: zero is in the middle. Quark marks tensors of nothing but zeros with the lowest code, which changes no value. */
+static bool is_symmetric(const bnd_importer *importer, const Onnx__NodeProto *proto, const bnd_quantizer *quantizer, int zero_point) {
+  if (zero_point == (quantizer->spec.dtype == BND_U8 ? 128 : 0)) return true;
+  bnd_import_value *source;
+  if (bnd_import_input(importer, proto, 0, false, &source, NULL) != BND_OK) return false;
+  if (source->kind != BND_IMPORT_CONSTANT || source->tensor.dtype != BND_F32 || quantizer->channels != 1) return false;
+  for (size_t i = 0; i < source->tensor.count; i++)
+    if (bnd_f32(&source->tensor)[i] != 0.f) return false;
+  return true;
+}
+
+/* One line for parameters that are not those of a symmetric power of two, or the refusal of a scale that is none. */
+static bnd_status judge(bnd_importer *importer, const Onnx__NodeProto *proto, const bnd_quantizer *quantizer, const float *odd_scale, bnd_error *error) {
+  if (odd_scale && !importer->options->findings)
+    return bnd_fail(error, BND_ERROR_UNSUPPORTED, "scale %.9g is not a power of two; quantize the model for a power-of-two target", *odd_scale);
+  if (!importer->options->findings || judged_before(importer, proto)) return BND_OK;
+  const char *name = *bnd_import_text(proto->name) ? proto->name : proto->output[0];
+  if (odd_scale) bnd_string_format(importer->options->findings, "%s: scale %.9g is not a power of two\n", name, *odd_scale);
+  for (int c = 0; c < quantizer->channels; c++) {
+    if (is_symmetric(importer, proto, quantizer, quantizer->zero_point[c])) continue;
+    bnd_string_format(importer->options->findings, "%s: zero point %d is not in the middle of the codes\n", name, quantizer->zero_point[c]);
+    break;
+  }
   return BND_OK;
 }
 
@@ -71,17 +98,13 @@ static bnd_status read_parameters(bnd_importer *importer, const Onnx__NodeProto 
     return bnd_fail_memory(error, "a quantizer");
   }
   bnd_status status = zero ? zero_points_of(zero, made->zero_point, error) : BND_OK;
-  bool said = false;
+  const float *odd = NULL;
   for (int c = 0; status == BND_OK && c < made->channels; c++) {
-    const float value = bnd_f32(scale)[c];
     bool exact;
-    if (!position_of(value, &made->position[c], &exact)) {
-      status = bnd_fail(error, BND_ERROR_FORMAT, "%g is no scale", value);
-    } else if (!exact && !said) {
-      status = inexact(importer, proto, value, error);
-      said = true;
-    }
+    if (!position_of(bnd_f32(scale)[c], &made->position[c], &exact)) status = bnd_fail(error, BND_ERROR_FORMAT, "%g is no scale", bnd_f32(scale)[c]);
+    else if (!exact && !odd) odd = &bnd_f32(scale)[c];
   }
+  if (status == BND_OK) status = judge(importer, proto, made, odd, error);
   made->tensor_position = made->position[0];
   if (status == BND_OK)
     *quantizer = made;
@@ -122,6 +145,7 @@ bnd_status bnd_import_quantize(bnd_importer *importer, const Onnx__NodeProto *pr
   }
   codes->quantizer = quantizer;
   codes->source = source;
+  codes->maker = proto;
   return BND_OK;
 }
 

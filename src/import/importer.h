@@ -19,7 +19,7 @@ typedef struct bnd_import_value {
   bnd_node *node;                  /* NODE; CONSTANT once it was asked for */
   bnd_tensor tensor;               /* CONSTANT; owned */
   bnd_quantizer *quantizer;        /* CONSTANT, CODES; owned */
-  const Onnx__NodeProto *maker;    /* CONSTANT behind a quantizer: its DequantizeLinear, which gives the quantizer its name */
+  const Onnx__NodeProto *maker;    /* CODES: the QuantizeLinear; CONSTANT behind a quantizer: its DequantizeLinear, which names the quantizer */
   struct bnd_import_value *source; /* CODES: what was quantized; CONSTANT behind a quantizer: the constant before it, NULL = none in the file */
   struct bnd_import_value *turned; /* CONSTANT: the value with its two dimensions exchanged, once it exists */
 } bnd_import_value;
@@ -96,7 +96,7 @@ bnd_status bnd_import_padding(const Onnx__NodeProto *proto, const bnd_shape *inp
 bnd_status bnd_import_scaled_pool(bnd_importer *importer, const Onnx__NodeProto *proto, bnd_node *pool, double factor, bool *done, bnd_error *error);
 /* A constant matrix with its dimensions exchanged, quantizer and all, under `name`; the one it was made from when it was turned already. */
 bnd_status bnd_import_turned(bnd_importer *importer, bnd_import_value *value, const char *name, bnd_import_value **turned, bnd_error *error);
-/* NULL = this operator is not known (import_operators.c). */
-bnd_import_rule *bnd_import_rule_of(const char *op_type);
+/* NULL = this operator is not known (import_operators.c). *inputs: the most it takes. */
+bnd_import_rule *bnd_import_rule_of(const char *op_type, size_t *inputs);
 
 #endif

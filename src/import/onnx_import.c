@@ -97,8 +97,11 @@ static bnd_status read_node(bnd_importer *importer, const Onnx__NodeProto *proto
   if (*domain && strcmp(domain, "ai.onnx") != 0)
     return bnd_fail(error, BND_ERROR_UNSUPPORTED, "operators of the domain %s are not known here; export with standard operators only", domain);
   if (proto->n_output < 1 || !*proto->output[0]) return bnd_fail(error, BND_ERROR_FORMAT, "has no output");
-  bnd_import_rule *rule = bnd_import_rule_of(op_type);
+  size_t inputs = 0;
+  bnd_import_rule *rule = bnd_import_rule_of(op_type, &inputs);
   if (!rule) return bnd_fail(error, BND_ERROR_UNSUPPORTED, "this operator cannot be read; simplifying the model (onnxsim) often removes such nodes");
+  if (proto->n_input > inputs)
+    return bnd_fail(error, BND_ERROR_FORMAT, "has %zu inputs, but takes at most %zu; the file is damaged", proto->n_input, inputs);
   return rule(importer, proto, error);
 }
 
@@ -131,7 +134,7 @@ static bnd_status check_output(const Onnx__ValueInfoProto *info, const bnd_node 
 
 static bnd_status read_outputs(bnd_importer *importer, bnd_error *error) {
   const Onnx__GraphProto *graph = importer->proto;
-  if (graph->n_output < 1 || graph->n_output > 4096) return bnd_fail(error, BND_ERROR_FORMAT, "has %zu outputs", graph->n_output);
+  if (graph->n_output < 1 || graph->n_output > 4096) return bnd_fail(error, BND_ERROR_FORMAT, "has %zu outputs; a network needs at least one, and 4096 are the most", graph->n_output);
   bnd_node **nodes = bnd_arena_alloc(importer->arena, graph->n_output, sizeof *nodes);
   if (!nodes) return bnd_fail_memory(error, "the outputs");
   for (size_t i = 0; i < graph->n_output; i++) {

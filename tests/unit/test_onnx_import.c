@@ -220,6 +220,12 @@ static void fault_bias(Onnx__ModelProto *m) {
 static void fault_scale(Onnx__ModelProto *m) {
   memcpy(find_tensor(m, "block.conv/weight/scale")->raw_data.data, &(float){0.015f}, 4);
 }
+static void fault_inputs(Onnx__ModelProto *m) { /* a fourth input for an operator of three */
+  Onnx__NodeProto *conv = find(m, "Conv");
+  conv->input = realloc(conv->input, 4 * sizeof *conv->input);
+  assert_non_null(conv->input);
+  while (conv->n_input < 4) conv->input[conv->n_input++] = strdup(conv->input[1]);
+}
 static void fault_nan(Onnx__ModelProto *m) {
   memcpy(find_tensor(m, "block.conv/weight/scale")->raw_data.data, &(uint32_t){0x7fc00000}, 4);
 }
@@ -281,6 +287,7 @@ static void single_faults_are_named(void **state) {
       {fault_output, "output nothing"},    {fault_shape, "declared as"},
       {fault_input, "static shapes"},      {fault_type, "element type 14"},
       {fault_zero_point, "zero points"},   {fault_channels, "3 scales"},
+      {fault_inputs, "at most 3"},
   };
   for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
     Onnx__ModelProto *model = good_model();
@@ -299,12 +306,15 @@ static void odd_scales_are_reported_when_asked(void **state) {
   (void)state;
   Onnx__ModelProto *model = good_model();
   fault_scale(model);
+  *find_tensor(model, "block.conv/weight/zero_point")->raw_data.data = 5;
   assert_int_equal(bnd_onnx_write(model, "test_onnx_fault.onnx", NULL), BND_OK);
   bnd_string findings = {0};
   bnd_graph *graph;
   bnd_error error;
   check(bnd_import_onnx("test_onnx_fault.onnx", &(bnd_onnx_import_options){.findings = &findings}, &graph, &error), &error);
-  assert_string_equal(findings.text, "block.conv/weight/QuantizeLinear: scale 0.0149999997 is not a power of two\n");
+  assert_string_equal(findings.text, "block.conv/weight/QuantizeLinear: scale 0.0149999997 is not a power of two\n"
+                      "block.conv/weight/QuantizeLinear: zero point 5 is not in the middle of the codes\n"
+                      "block.conv2/bias/QuantizeLinear: zero point -128 is not in the middle of the codes\n"); /* its values are not all zero */
   bnd_string_free(&findings);
   bnd_graph_destroy(graph);
   bnd_onnx_free(model);

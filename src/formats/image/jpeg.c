@@ -81,7 +81,7 @@ static decode_result decompress_with_end(tjhandle handle, const uint8_t *data, s
 }
 
 static bnd_status fail_broken(const char *name, tjhandle handle, bnd_error *error) {
-  return bnd_fail(error, BND_ERROR_FORMAT, "%s: damaged or truncated JPEG image: %s", name, tjGetErrorStr2(handle));
+  return bnd_fail(error, BND_ERROR_FORMAT, "%s: damaged or truncated JPEG image: %s; get the file again or save it anew", name, tjGetErrorStr2(handle));
 }
 
 bnd_status bnd_jpeg_decode(const char *name, const uint8_t *data, size_t size, bnd_image *image, int *orientation, bnd_error *error) {
@@ -93,6 +93,10 @@ bnd_status bnd_jpeg_decode(const char *name, const uint8_t *data, size_t size, b
   /* An unusual subsampling is reported as an error though it can be decoded: what counts is whether the sizes were found. */
   if (tjDecompressHeader3(handle, data, (unsigned long)size, &width, &height, &subsampling, &space) != 0 && (width < 1 || height < 1 || space < 0)) {
     status = fail_broken(name, handle, error);
+    goto done;
+  }
+  if (width < 1 || height < 1) { /* the decoder takes tables without a picture for a file of its own kind */
+    status = bnd_fail(error, BND_ERROR_FORMAT, "%s: truncated JPEG image: it ends before its size is told; get the file again", name);
     goto done;
   }
   BND_TRY_GOTO(bnd_image_allocate(name, width < 0 ? 0 : (uint64_t)width, height < 0 ? 0 : (uint64_t)height, image, error), done);

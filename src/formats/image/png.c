@@ -9,7 +9,7 @@
 
 static bnd_status fail_broken(const char *name, int code, bnd_error *error) {
   if (code == SPNG_EMEM) return bnd_fail_memory(error, name);
-  return bnd_fail(error, BND_ERROR_FORMAT, "%s: damaged or truncated PNG image: %s", name, spng_strerror(code));
+  return bnd_fail(error, BND_ERROR_FORMAT, "%s: damaged or truncated PNG image: %s; get the file again or save it anew", name, spng_strerror(code));
 }
 
 bnd_status bnd_png_decode(const char *name, const uint8_t *data, size_t size, bnd_image *image, int *orientation, bnd_error *error) {

@@ -10,8 +10,8 @@
 #include "formats/json/json.h"
 #include "formats/json/json_position.h"
 
-/* Pieces handed to yajl. A single token may span pieces (yajl then keeps a copy), but not without end: see LONGEST_TOKEN. */
-enum { PIECE = 256 * 1024, LONGEST_TOKEN = 64 * 1024 * 1024 };
+/* Pieces handed to yajl. A single token may span pieces, but not without end: yajl reads it from its beginning again with every piece. */
+enum { PIECE = 1024 * 1024, LONGEST_TOKEN = 32 * 1024 * 1024 };
 
 struct bnd_json_position {
   const char *name;
@@ -113,6 +113,8 @@ static bnd_status fail_syntax(struct bnd_json_position *parser) {
   char what[160];
   snprintf(what, sizeof what, "%s", text ? (const char *)text : "not JSON");
   what[strcspn(what, "\n")] = '\0';
+  const size_t length = strlen(what);
+  snprintf(what + length, sizeof what - length, "%s", strstr(what, "EOF") ? "; the file is cut off, get it again" : "; this is no JSON text, or a damaged one");
   if (text) yajl_free_error(parser->yajl, text);
   return fail_here(parser, what);
 }
@@ -126,7 +128,7 @@ static bnd_status feed(struct bnd_json_position *parser, const char *piece, size
   parser->piece = piece;
   parser->counted = 0;
   BND_TRY(judge(parser, yajl_parse(parser->yajl, (const unsigned char *)piece, length)));
-  if (parser->piece_start + length - parser->last_event > LONGEST_TOKEN) return fail_here(parser, "a single text is longer than 64 MiB");
+  if (parser->piece_start + length - parser->last_event > LONGEST_TOKEN) return fail_here(parser, "a single text is longer than 32 MiB");
   count_lines(parser, length);
   parser->piece_start += length;
   return BND_OK;
