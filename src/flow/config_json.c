@@ -26,6 +26,13 @@ static bnd_status unsupported(const reader *r, const bnd_json *at, const char *k
                   supported);
 }
 
+/* A key that may only be absent, null, false or empty here. */
+static bnd_status must_be_off(const reader *r, const bnd_json *object, const char *key) {
+  const bnd_json *member = bnd_json_member(object, key);
+  if (!member || member->type == BND_JSON_NULL || (member->type == BND_JSON_BOOLEAN && !member->boolean)) return BND_OK;
+  return wrong(r, member, key, "null or false");
+}
+
 static const char *text_member(const bnd_json *object, const char *key) {
   const bnd_json *member = bnd_json_member(object, key);
   return member && member->type == BND_JSON_STRING ? member->text : NULL;
@@ -61,7 +68,13 @@ static bnd_status read_observer(const reader *r, const bnd_json *spec, bnd_quant
 }
 
 static bnd_status read_spec(const reader *r, const bnd_json *spec, bnd_quantizer_spec *out) {
+  static const char *const known[] = {"dtype", "is_dynamic", "qscheme", "ch_axis", "group_size", "block_size", "symmetric", "round_method", "scale_type",
+                                      "scale_format", "scale_calculation_mode", "mx_element_dtype", "observer_cls", "is_scale_quant", "enable_buffer_reuse",
+                                      "max_input_numel", "zero_point_type", "qat_spec"};
+  static const char *const off[] = {"is_dynamic", "group_size", "block_size", "scale_format", "scale_calculation_mode", "mx_element_dtype", "is_scale_quant"};
   *out = (bnd_quantizer_spec){0};
+  BND_TRY(bnd_json_only_keys(r->path, spec, known, sizeof known / sizeof *known, r->error));
+  for (size_t i = 0; i < sizeof off / sizeof *off; i++) BND_TRY(must_be_off(r, spec, off[i]));
   const char *dtype = text_member(spec, "dtype"), *scheme = text_member(spec, "qscheme");
   if (!dtype) return wrong(r, spec, "dtype", "\"int8\" or \"uint8\"");
   if (strcmp(dtype, "int8") == 0) out->dtype = BND_I8;
@@ -70,14 +83,14 @@ static bnd_status read_spec(const reader *r, const bnd_json *spec, bnd_quantizer
   if (!scheme) return wrong(r, spec, "qscheme", "\"per_tensor\" or \"per_channel\"");
   out->per_channel = strcmp(scheme, "per_channel") == 0;
   if (!out->per_channel && strcmp(scheme, "per_tensor") != 0) return unsupported(r, bnd_json_member(spec, "qscheme"), "qscheme", scheme, "per_tensor, per_channel");
-  const bnd_json *axis = bnd_json_member(spec, "ch_axis"), *dynamic = bnd_json_member(spec, "is_dynamic"), *symmetric = bnd_json_member(spec, "symmetric");
+  const bnd_json *axis = bnd_json_member(spec, "ch_axis"), *symmetric = bnd_json_member(spec, "symmetric");
   if (out->per_channel) {
     if (!axis || !axis->is_integer || axis->integer < -BND_MAX_RANK || axis->integer >= BND_MAX_RANK) return wrong(r, axis ? axis : spec, "ch_axis", "an axis of the tensor");
     out->channel_axis = (int)axis->integer;
   }
-  if (dynamic && dynamic->type == BND_JSON_BOOLEAN && dynamic->boolean) return wrong(r, dynamic, "is_dynamic", "false");
-  if (symmetric && symmetric->type == BND_JSON_BOOLEAN && !symmetric->boolean) return wrong(r, symmetric, "symmetric", "true");
+  if (symmetric && symmetric->type != BND_JSON_NULL && !(symmetric->type == BND_JSON_BOOLEAN && symmetric->boolean)) return wrong(r, symmetric, "symmetric", "true");
   BND_TRY(fixed_text(r, spec, "round_method", "half_even"));
+  BND_TRY(fixed_text(r, spec, "scale_type", "float"));
   return read_observer(r, spec, out);
 }
 
@@ -94,14 +107,21 @@ static bnd_status read_layer(const reader *r, const bnd_json *object, bnd_layer_
     }
     if (member->type == BND_JSON_NULL) continue;
     if (member->type != BND_JSON_OBJECT) return wrong(r, member, member->key, "an object or null");
-    role_of(layer, role)->present = true;
-    BND_TRY(read_spec(r, member, &role_of(layer, role)->spec));
+    bnd_role_config *config = role_of(layer, role);
+    config->present = true;
+    BND_TRY(read_spec(r, member, &config->spec));
+    if (config->spec.per_channel && role < 2)
+      return bnd_fail(r->error, BND_ERROR_UNSUPPORTED, "%s: line %zu: \"%s\": per_channel is for weight and bias; activations are per_tensor", r->path,
+                      member->line, member->key);
   }
   return BND_OK;
 }
 
 static bnd_status read_root(const reader *r, const bnd_json *root, bnd_quantization_config *config) {
+  static const char *const known[] = {"global_quant_config", "layer_quant_config", "layer_type_quant_config", "kv_cache_quant_config", "kv_cache_post_rope",
+                                      "min_kv_scale", "exclude", "algo_config", "softmax_quant_spec", "quant_method", "quant_mode", "log_severity_level", "version"};
   if (root->type != BND_JSON_OBJECT) return bnd_fail(r->error, BND_ERROR_FORMAT, "%s: is not a JSON object", r->path);
+  BND_TRY(bnd_json_only_keys(r->path, root, known, sizeof known / sizeof *known, r->error));
   const bnd_json *global = bnd_json_member(root, "global_quant_config"), *layers = bnd_json_member(root, "layer_quant_config");
   if (!global) return bnd_fail(r->error, BND_ERROR_FORMAT, "%s: \"global_quant_config\" is missing", r->path);
   BND_TRY(read_layer(r, global, &config->global));

@@ -33,6 +33,7 @@ typedef struct run {
   char source_sha256[65];
   size_t calibration_images, batch;
   struct timespec stage_begin;
+  bool bad_axis; /* an axis of the configuration does not exist */
 } run;
 
 /* --- small tools --- */
@@ -234,6 +235,27 @@ static bnd_status print_graph(run *r, const bnd_graph *graph, const char *name) 
   return status;
 }
 
+/* Axes of the configuration against the tensors they split; counted from the end they are turned around. */
+static void check_axis(void *user, const bnd_quantizer_place *place) {
+  run *r = user;
+  bnd_quantizer_spec *spec = &place->quantizer->spec;
+  const int rank = place->shape->rank, axis = spec->channel_axis < 0 ? spec->channel_axis + rank : spec->channel_axis;
+  if (!spec->per_channel || r->bad_axis) return;
+  if (axis < 0 || axis >= rank) {
+    r->bad_axis = true;
+    bnd_fail(r->error, BND_ERROR_ARGUMENT, "ch_axis %d: %s has %d dimension%s", spec->channel_axis, place->name, rank, rank == 1 ? "" : "s");
+  }
+  spec->channel_axis = axis;
+}
+
+static bnd_status configure(run *r, bnd_graph *graph) {
+  bnd_status status = bnd_quark_apply_layer_configs(graph, &r->config, r->error);
+  if (status == BND_OK) bnd_visit_quantizers(graph, check_axis, r);
+  if (r->bad_axis) status = BND_ERROR_ARGUMENT;
+  if (status != BND_OK && r->options->config) bnd_fail_prefix(r->error, status, "%s", r->options->config);
+  return status;
+}
+
 /* Capture, scope, rewrites, quantizers: the graph that is calibrated. */
 static bnd_status quantized_graph(run *r, bnd_graph **result) {
   bnd_graph *graph;
@@ -243,8 +265,8 @@ static bnd_status quantized_graph(run *r, bnd_graph **result) {
   if (status == BND_OK) status = bnd_quark_mark_scope(graph, r->error);
   if (status == BND_OK) status = bnd_quark_prepare(graph, r->error);
   if (status == BND_OK) status = bnd_quark_insert_quantizers(graph, &r->config, r->error);
-  if (status == BND_OK) status = bnd_quark_apply_layer_configs(graph, &r->config, r->error);
   if (status == BND_OK) status = bnd_infer_shapes(graph, r->error);
+  if (status == BND_OK) status = configure(r, graph);
   if (status == BND_OK) status = print_graph(r, graph, "quantized.txt");
   if (status == BND_OK) *result = graph;
   else bnd_graph_destroy(graph);
@@ -329,10 +351,21 @@ static bnd_status finish(run *r) {
   return write_text(r, "run.log", &r->log);
 }
 
+/* What the options say about single nodes is found wrong before anything is computed, not after the first evaluations. */
+static bnd_status check_options(run *r) {
+  const bnd_quantize_options *o = r->options;
+  if (!o->config && !o->quant_stub_count && !o->dequant_stub_count) return BND_OK;
+  bnd_graph *graph;
+  BND_TRY(quantized_graph(r, &graph));
+  bnd_graph_destroy(graph);
+  return BND_OK;
+}
+
 bnd_status bnd_quantize(const bnd_quantize_options *options, const bnd_context *context, bnd_quantize_result *result, bnd_error *error) {
   *result = (bnd_quantize_result){0};
   run r = {.options = options, .context = context, .result = result, .error = error};
   bnd_status status = open_run(&r);
+  if (status == BND_OK) status = check_options(&r);
   if (status == BND_OK) status = float_stage(&r, "fp32", BND_YOLO_NAS_TRAIN, "fp32_training.onnx");
   if (status == BND_OK) status = float_stage(&r, "folded", BND_YOLO_NAS_FOLDED, "fp32_folded.onnx");
   if (status == BND_OK) status = quantized_stages(&r);

@@ -51,7 +51,7 @@ void bnd_visit_quantizers(const bnd_graph *graph, void (*visit)(void *user, cons
   bnd_quantizer_place place;
   for (const bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
     if (bnd_is_fake_quantize(node)) {
-      place = (bnd_quantizer_place){.kind = "activation", .quantizer = node->module->quantizer};
+      place = (bnd_quantizer_place){.kind = "activation", .quantizer = node->module->quantizer, .shape = &node->shape[0]};
       place.observed = node->module->observed ? node->module->observed : bnd_arg_node(node, 0)->name;
       snprintf(place.name, sizeof place.name, "%s", node->name);
       visit(user, &place);
@@ -59,9 +59,10 @@ void bnd_visit_quantizers(const bnd_graph *graph, void (*visit)(void *user, cons
     if (!bnd_is_conv_module(node)) continue;
     bnd_quantizer *const quantizers[] = {node->module->weight_quantizer, node->module->bias_quantizer};
     static const char *const kinds[] = {"weight", "bias"};
+    const bnd_shape vector = BND_SHAPE(0); /* of a bias, which may come into being only by folding */
     for (int i = 0; i < 2; i++) {
       if (!quantizers[i]) continue;
-      place = (bnd_quantizer_place){.kind = kinds[i], .observed = node->name, .quantizer = quantizers[i]};
+      place = (bnd_quantizer_place){.kind = kinds[i], .observed = node->name, .quantizer = quantizers[i], .shape = i ? &vector : &node->module->weight.shape};
       snprintf(place.name, sizeof place.name, "%s.%s", node->name, kinds[i]);
       visit(user, &place);
     }

@@ -24,6 +24,7 @@ typedef struct bnd_quantizer_place {
   const char *observed; /* the node whose value it quantizes, or the layer's node */
   char name[320];       /* "fake_quantizer_17", "conv2d_3_bn_quantized_module.weight" */
   bnd_quantizer *quantizer;
+  const bnd_shape *shape; /* of the tensor; activations: known after shape inference */
 } bnd_quantizer_place;
 void bnd_visit_quantizers(const bnd_graph *graph, void (*visit)(void *user, const bnd_quantizer_place *place), void *user);
 

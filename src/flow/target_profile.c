@@ -38,12 +38,16 @@ static bool read_boolean(const bnd_json *root, const char *key, bool *value) {
 static bool read_text(const bnd_json *root, const char *key, char *text, size_t size) {
   const bnd_json *member = bnd_json_member(root, key);
   if (!member || member->type != BND_JSON_STRING) return false;
-  snprintf(text, size, "%s", member->text);
-  return true;
+  return (size_t)snprintf(text, size, "%s", member->text) < size;
 }
 
 static bnd_status read_profile(const char *name, const bnd_json *root, bnd_target_profile *p, bnd_error *error) {
   *p = (bnd_target_profile){0};
+  static const char *const known[] = {"name", "description", "rounding", "align_concat", "align_pool", "align_slice", "shift_read", "shift_write_add",
+                                      "shift_write_mul", "shift_cut", "shift_bias_high", "accumulator_bits", "hard_sigmoid_input", "hard_sigmoid_output_low",
+                                      "hard_sigmoid_shift", "hard_sigmoid_factor", "shift_swish"};
+  if (root->type != BND_JSON_OBJECT) return bnd_fail(error, BND_ERROR_FORMAT, "target profile %s: is not a JSON object", name);
+  BND_TRY(bnd_json_only_keys(name, root, known, sizeof known / sizeof *known, error));
 #define READ(kind, key, ...) \
   if (!read_##kind(root, key, __VA_ARGS__)) return wrong(name, key, error)
   READ(text, "name", p->name, sizeof p->name);

@@ -73,6 +73,8 @@ bnd_status bnd_json_parse_file(const char *path, uint64_t limit, bnd_arena *aren
 
 /* The member named `key`, or NULL (also when `object` is NULL or no object). */
 const bnd_json *bnd_json_member(const bnd_json *object, const char *key);
+/* An error, with near names, about the first member whose key is not known: a misspelt key would silently leave its default in place. */
+bnd_status bnd_json_only_keys(const char *name, const bnd_json *object, const char *const *known, size_t count, bnd_error *error);
 const char *bnd_json_type_name(bnd_json_type type); /* "a string", "an object", ... for messages */
 
 /* --- writer ------------------------------------------------------------------------------------------------------------------------ */

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/near.h"
 #include "formats/json/json.h"
 #include "formats/json/json_position.h"
 
@@ -107,6 +108,22 @@ const bnd_json *bnd_json_member(const bnd_json *object, const char *key) {
   for (const bnd_json *member = object->first; member; member = member->next)
     if (strcmp(member->key, key) == 0) return member;
   return NULL;
+}
+
+bnd_status bnd_json_only_keys(const char *name, const bnd_json *object, const char *const *known, size_t count, bnd_error *error) {
+  for (const bnd_json *member = object->first; member; member = member->next) {
+    bnd_near_names near_names = {.wanted = member->key};
+    bool found = false;
+    for (size_t i = 0; i < count && !found; i++) {
+      found = strcmp(member->key, known[i]) == 0;
+      bnd_near_offer(&near_names, known[i]);
+    }
+    char list[256];
+    if (!found)
+      return bnd_fail(error, BND_ERROR_FORMAT, "%s: line %zu: unknown key \"%s\"; near names: %s", name, member->line, member->key,
+                      bnd_near_text(&near_names, list, sizeof list));
+  }
+  return BND_OK;
 }
 
 const char *bnd_json_type_name(bnd_json_type type) {
