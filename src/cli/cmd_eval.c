@@ -79,7 +79,7 @@ int cli_evaluate(int argc, char **argv) {
       {"data", 'd', CLI_PATH, &evaluate.data, "DIR", "folder in COCO layout: annotations/instances_SPLIT.json, images/SPLIT/", 0, 0, true},
       {"split", 0, CLI_TEXT, &evaluate.split, "SPLIT", "which part of the data (default: val2017)", 0, 0, false},
       {"images", 'n', CLI_COUNT, &evaluate.images, "N", "only the first N images (default: all)", 0, 0, false},
-      {"size", 0, CLI_INT, &evaluate.size, "S", "side of the square input, a multiple of 32 (default: the checkpoint's own, or 640)", 32, 16384, false},
+      {"size", 0, CLI_INT, &evaluate.size, "S", "side of the square input, a multiple of 32 (default: the checkpoint's own, or 640)", 32, 8192, false},
       {"form", 0, CLI_CHOICE, &form, CLI_FORMS, "how far branches and batch normalization are merged (default: train)", 0, 0, false},
       {"executor", 0, CLI_CHOICE, &executor, CLI_EXECUTORS, "what computes: fast, or plain loops to compare with (default: fakequant)", 0, 0, false},
       {"json", 0, CLI_FLAG, &json, NULL, "as JSON", 0, 0, false},

@@ -9,7 +9,7 @@ int cli_predict(int argc, char **argv) {
       {"confidence", 'c', CLI_NUMBER, &predict.confidence, "X", "lowest score shown (default: 0.25)", 1e-6, 1, false},
       {"iou", 0, CLI_NUMBER, &predict.iou, "X", "overlap from which the weaker of two boxes of a class goes (default: 0.7)", 1e-6, 1, false},
       {"max", 0, CLI_INT, &predict.maximum, "N", "boxes for each image at most (default: 300)", 1, 100000, false},
-      {"size", 0, CLI_INT, &predict.size, "S", "side of the square input, a multiple of 32 (default: the checkpoint's own, or 640)", 32, 16384, false},
+      {"size", 0, CLI_INT, &predict.size, "S", "side of the square input, a multiple of 32 (default: the checkpoint's own, or 640)", 32, 8192, false},
       CLI_RUN_OPTIONS(run),
   };
   const cli_syntax syntax = {"binade predict", "MODEL IMAGE...", "Finds objects in images (JPEG, PNG). Prints the boxes as JSON, in pixels of each image.", 2, -1,

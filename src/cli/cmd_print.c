@@ -7,7 +7,7 @@ int cli_print(int argc, char **argv) {
   const cli_option options[] = {
       {"code", 0, CLI_FLAG, &print.code, NULL, "as code, one line for each node, instead of a table", 0, 0, false},
       {"form", 0, CLI_CHOICE, &form, CLI_FORMS, "how far branches and batch normalization are merged (default: partial)", 0, 0, false},
-      {"size", 0, CLI_INT, &print.size, "S", "side of the square input, a multiple of 32 (default: the checkpoint's own, or 640)", 32, 16384, false},
+      {"size", 0, CLI_INT, &print.size, "S", "side of the square input, a multiple of 32 (default: the checkpoint's own, or 640)", 32, 8192, false},
   };
   const cli_syntax syntax = {"binade print", "MODEL", "Prints the network's graph: nodes, operators, shapes.", 1, 1,
                              options, sizeof options / sizeof *options, NULL};

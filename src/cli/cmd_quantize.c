@@ -114,7 +114,7 @@ int cli_quantize(int argc, char **argv) {
       {"quant-stub", 0, CLI_LIST, &quant_stubs, "NODE", "quantize from this node on; repeatable, instead of --scope", 0, 0, false},
       {"dequant-stub", 0, CLI_LIST, &dequant_stubs, "NODE", "quantize no further than this node; repeatable", 0, 0, false},
       {"config", 0, CLI_PATH, &quantize_options.config, "FILE", "configuration in Quark's JSON shape, with settings for single layers", 0, 0, false},
-      {"size", 0, CLI_INT, &quantize_options.size, "S", "side of the square input, a multiple of 32 (default: the checkpoint's own, or 640)", 32, 16384, false},
+      {"size", 0, CLI_INT, &quantize_options.size, "S", "side of the square input, a multiple of 32 (default: the checkpoint's own, or 640)", 32, 8192, false},
       {"images", 'n', CLI_COUNT, &quantize_options.images, "N", "evaluate on the first N images (default: all)", 0, 0, false},
       {"no-eval", 0, CLI_FLAG, &quantize_options.no_evaluation, NULL, "measure no mAP", 0, 0, false},
       {"executor", 0, CLI_CHOICE, &executor, CLI_EXECUTORS, "what computes: fast, or plain loops to compare with (default: fakequant)", 0, 0, false},

@@ -44,6 +44,11 @@ static void preprocessing_text(const bnd_preprocessing *p, char *text, size_t si
   if (p->normalize) snprintf(text + at, size - (size_t)at, ", mean and deviation normalized");
 }
 
+/* Names may hold line feeds; everything stays one line for each fact. */
+static void append_on_one_line(bnd_string *text, const char *name) {
+  for (; *name; name++) bnd_string_append(text, *name == '\n' ? " " : name, 1);
+}
+
 static int64_t file_bytes(const char *path) {
   struct stat about;
   return stat(path, &about) == 0 ? (int64_t)about.st_size : 0;
@@ -127,7 +132,10 @@ static void describe_checkpoint_text(const bnd_model *model, bnd_string *t, cons
                     a->full_width ? "" : " of another width", a->stem, a->reg_max + 1);
   if (bnd_yolo_nas_matched_by_order(model->network)) bnd_string_format(t, "%-14s tensors matched by their order: the names are not super-gradients'\n", "");
   bnd_string_format(t, "%-14s %d:", "classes", a->classes);
-  for (int c = 0; c < a->classes && c < 8; c++) bnd_string_format(t, "%s %s", c ? "," : "", bnd_model_class_name(model, c, name));
+  for (int c = 0; c < a->classes && c < 8; c++) {
+    bnd_string_format(t, c ? ", " : " ");
+    append_on_one_line(t, bnd_model_class_name(model, c, name));
+  }
   bnd_string_format(t, "%s%s\n", a->classes > 8 ? ", ..." : "", model->classes.count ? "" : a->classes == 80 ? " (COCO's; the checkpoint names none)" : " (the checkpoint names none)");
   preprocessing_text(preprocessing, text, sizeof text);
   bnd_string_format(t, "%-14s %s (%s)\n", "preprocessing", text, model->has_preprocessing ? "from the checkpoint" : "YOLO-NAS's usual one");

@@ -104,7 +104,7 @@ static bnd_status onnx_size(const bnd_model *model, int size, int *width, int *h
 }
 
 bnd_status bnd_model_size(const bnd_model *model, int size, int *width, int *height, bnd_error *error) {
-  enum { GRID = 32, LARGEST = 16384 };
+  enum { GRID = 32, LARGEST = 8192 };
   if (bnd_model_is_onnx(model)) return onnx_size(model, size, width, height, error);
   *width = size ? size : model->has_preprocessing ? model->preprocessing.width : 640;
   *height = size ? size : model->has_preprocessing ? model->preprocessing.height : 640;
