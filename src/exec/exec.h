@@ -45,6 +45,8 @@ typedef void (*bnd_probe)(void *user, int node_id, const char *name, const bnd_v
 typedef struct bnd_session bnd_session;
 bnd_status bnd_session_create(bnd_executor *executor, bnd_session **session, bnd_error *error);
 void bnd_session_destroy(bnd_session *session);
+/* Asked before every step of a run, from the thread that runs; when it says true the run ends with BND_ERROR_INTERRUPTED. NULL = never. */
+void bnd_session_set_stop(bnd_session *session, bool (*stop)(void *user), void *user);
 /* inputs[i]: plain float32 data of the i-th placeholder, read only during the call. probe may be NULL. */
 bnd_status bnd_session_run(bnd_session *session, const float *const *inputs, bnd_probe probe, void *user, bnd_error *error);
 /* Plain float32 data of output `index`, valid until the next run. */

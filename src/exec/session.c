@@ -13,6 +13,8 @@ struct bnd_session {
   char *arena, *scratch;
   float **data;            /* by value; inputs and what lies in them are set by each run */
   bnd_onednn_call **calls; /* by step; NULL where it is no convolution */
+  bool (*stop)(void *user); /* NULL: nobody asks to */
+  void *stop_user;
   bnd_array *arrays;       /* room for the operands of the step with the most */
   bool timing;
   double *shortest; /* by step, seconds */
@@ -101,6 +103,11 @@ void bnd_session_destroy(bnd_session *session) {
   free(session->arrays);
   free(session->shortest);
   free(session);
+}
+
+void bnd_session_set_stop(bnd_session *session, bool (*stop)(void *user), void *user) {
+  session->stop = stop;
+  session->stop_user = user;
 }
 
 void bnd_session_set_timing(bnd_session *session, bool on) {
@@ -212,6 +219,10 @@ bnd_status bnd_session_run(bnd_session *session, const float *const *inputs, bnd
   omp_set_num_threads(plan->options.threads);
   bnd_status status = BND_OK;
   for (size_t s = 0; s < plan->step_count && status == BND_OK; s++) {
+    if (session->stop && session->stop(session->stop_user)) {
+      status = bnd_fail(error, BND_ERROR_INTERRUPTED, "interrupted");
+      break;
+    }
     const double start = session->timing ? now(plan) : 0;
     status = run_step(session, s, probe, user, error);
     if (session->timing) session->shortest[s] = fmin(session->shortest[s], now(plan) - start);

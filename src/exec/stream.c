@@ -11,7 +11,8 @@ typedef struct stream_state {
   const bnd_stream *stream;
   const bnd_context *context;
   atomic_size_t next, done;
-  atomic_bool stop;
+  atomic_bool stop;      /* begin no further image: one failed, or */
+  atomic_bool cancelled; /* not even finish the one at hand */
   size_t failed_index; /* guarded by the critical section */
   bnd_error failure;
   bnd_status status;
@@ -34,13 +35,25 @@ static void fail(stream_state *state, size_t index, bnd_status status, const bnd
   atomic_store(&state->stop, true);
 }
 
-/* Reports and asks for cancellation; only the thread that called the library may. */
-static void report(stream_state *state) {
-  bnd_report_progress(state->context, state->stream->stage, "images", atomic_load(&state->done), state->source->count);
-  if (!bnd_is_cancelled(state->context)) return;
+static void fail_cancelled(stream_state *state) {
   bnd_error error = {0};
   bnd_fail(&error, BND_ERROR_INTERRUPTED, "interrupted during %s", state->stream->stage);
   fail(state, 0, BND_ERROR_INTERRUPTED, &error);
+}
+
+/* The session of the thread that called the library asks; */
+static bool ask(void *user) {
+  stream_state *state = user;
+  if (bnd_is_cancelled(state->context)) atomic_store(&state->cancelled, true);
+  return atomic_load(&state->cancelled);
+}
+
+/* those of the others, which may not, look at the answer. */
+static bool look(void *user) { return atomic_load(&((stream_state *)user)->cancelled); }
+
+static void report(stream_state *state) {
+  bnd_report_progress(state->context, state->stream->stage, "images", atomic_load(&state->done), state->source->count);
+  if (ask(state)) fail_cancelled(state);
 }
 
 static bnd_status run_one(stream_state *state, bnd_session *session, float *input, const bnd_stream_place *place, bnd_error *error) {
@@ -58,11 +71,13 @@ static void work(stream_state *state, int worker) {
   float *input = bnd_alloc_aligned(state->source->input_size, sizeof *input);
   bnd_status status = input ? bnd_session_create(state->executor, &session, &error) : bnd_fail_memory(&error, "an input image");
   if (status != BND_OK) fail(state, 0, status, &error);
+  if (session) bnd_session_set_stop(session, worker == 0 ? ask : look, state);
   while (!atomic_load(&state->stop)) {
     const bnd_stream_place place = {state->stream->user, worker, atomic_fetch_add(&state->next, 1)};
     if (place.index >= state->source->count) break;
     status = run_one(state, session, input, &place, &error);
-    if (status != BND_OK) fail(state, place.index, status, &error);
+    if (status == BND_ERROR_INTERRUPTED) fail_cancelled(state);
+    else if (status != BND_OK) fail(state, place.index, status, &error);
     else atomic_fetch_add(&state->done, 1);
     if (worker == 0) report(state);
   }

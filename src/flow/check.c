@@ -88,7 +88,6 @@ static void check_json(const bnd_model *model, const bnd_target_profile *target,
   }
   bnd_json_end_array(&w);
   bnd_json_end_object(&w);
-  bnd_string_append(text, "\n", 1);
 }
 
 static bool has_quantizer(const bnd_graph *graph) {

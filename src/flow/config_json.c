@@ -224,5 +224,4 @@ void bnd_config_write(const bnd_quantization_config *config, bnd_string *text) {
   bnd_json_put_string(&w, "quant_method", "quark");
   bnd_json_put_string(&w, "quant_mode", "fx_graph_mode");
   bnd_json_end_object(&w);
-  bnd_string_append(text, "\n", 1);
 }

@@ -179,7 +179,6 @@ bnd_status bnd_model_describe(const bnd_model *model, bool json, char **result, 
     else bnd_json_put_string(&w, "format", "onnx");
     describe_graph_json(&w, graph, &s);
     bnd_json_end_object(&w);
-    bnd_string_append(&text, "\n", 1);
   } else {
     bnd_string_format(&text, "%s\n", model->path);
     if (made) describe_checkpoint_text(model, &text, &preprocessing);

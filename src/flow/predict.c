@@ -124,6 +124,8 @@ static bnd_status predict_image(predictor *p, const char *path, bnd_error *error
   return status;
 }
 
+static bool is_cancelled(void *context) { return bnd_is_cancelled(context); }
+
 static bnd_status prepare(predictor *p, const bnd_context *context, bnd_error *error) {
   const bnd_predict_options *o = p->options;
   if (o->output) BND_TRY(check_drawings(p, error));
@@ -139,6 +141,7 @@ static bnd_status prepare(predictor *p, const bnd_context *context, bnd_error *e
   bnd_graph_destroy(graph);
   if (status != BND_OK) return status;
   BND_TRY(bnd_session_create(p->executor, &p->session, error));
+  bnd_session_set_stop(p->session, is_cancelled, (void *)(uintptr_t)context);
   p->input = bnd_alloc_aligned(3 * (size_t)p->preprocessing.width * (size_t)p->preprocessing.height, sizeof *p->input);
   p->detections = bnd_calloc(p->postprocess.max_detections, sizeof *p->detections);
   if (!p->input || !p->detections) return bnd_fail_memory(error, "prediction");
@@ -151,11 +154,11 @@ bnd_status bnd_predict(const bnd_model *model, const bnd_predict_options *option
   bnd_status status = prepare(&p, context, error);
   bnd_json_begin_array(&p.json, BND_JSON_LINES);
   for (size_t i = 0; i < options->image_count && status == BND_OK; i++) {
-    status = bnd_is_cancelled(context) ? bnd_fail(error, BND_ERROR_INTERRUPTED, "interrupted during prediction") : predict_image(&p, options->images[i], error);
+    status = bnd_is_cancelled(context) ? BND_ERROR_INTERRUPTED : predict_image(&p, options->images[i], error);
+    if (status == BND_ERROR_INTERRUPTED) bnd_fail(error, status, "interrupted during prediction");
     if (status == BND_OK) bnd_report_progress(context, "prediction", "images", i + 1, options->image_count);
   }
   bnd_json_end_array(&p.json);
-  bnd_string_append(&text, "\n", 1);
   if (status == BND_OK && text.failed) status = bnd_fail_memory(error, "the boxes");
   bnd_session_destroy(p.session);
   bnd_executor_destroy(p.executor);

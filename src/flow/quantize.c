@@ -96,9 +96,9 @@ static bnd_status fingerprint(run *r, char digest[65]) {
   const bnd_quantize_options *o = r->options;
   char annotations[65], target[65] = "";
   bnd_string text = {0};
-  BND_TRY(bnd_sha256_file(o->checkpoint, r->source_sha256, r->error));
-  BND_TRY(bnd_sha256_file(r->dataset.coco.file, annotations, r->error));
-  if (bnd_target_profile_is_file(o->target)) BND_TRY(bnd_sha256_file(o->target, target, r->error));
+  BND_TRY(bnd_sha256_file(o->checkpoint, r->context, r->source_sha256, r->error));
+  BND_TRY(bnd_sha256_file(r->dataset.coco.file, r->context, annotations, r->error));
+  if (bnd_target_profile_is_file(o->target)) BND_TRY(bnd_sha256_file(o->target, r->context, target, r->error));
   bnd_string_format(&text, "%s|%s|%s|%s|%zu|%zu|%zu|%d|%dx%d|%s|%s%s|%d", BND_VERSION_STRING, r->source_sha256, annotations, r->dataset.coco.images_folder,
                     r->calibration_images, r->batch, r->dataset.count, o->no_evaluation, r->dataset.preprocessing.width, r->dataset.preprocessing.height,
                     o->scope ? o->scope : "published", r->target.name, target, (int)backend_of(r));

@@ -9,7 +9,6 @@
 #include "passes/target/adjust.h"
 
 static bnd_status write_whole(const char *path, bnd_string *text, bnd_error *error) {
-  bnd_string_append(text, "\n", 1);
   const bnd_status status = text->failed ? bnd_fail_memory(error, path) : bnd_file_write(path, text->text, text->length, error);
   bnd_string_free(text);
   return status;

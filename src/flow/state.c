@@ -18,8 +18,23 @@ typedef struct bnd_saved_quantizer {
   double saturated;
 } bnd_saved_quantizer;
 
-bnd_status bnd_sha256_file(const char *path, char digest[65], bnd_error *error) {
-  return SHA256File(path, digest) ? BND_OK : bnd_fail(error, BND_ERROR_IO, "%s: cannot be read", path);
+bnd_status bnd_sha256_file(const char *path, const bnd_context *context, char digest[65], bnd_error *error) {
+  enum { PIECE = 1 << 20 };
+  FILE *file = NULL;
+  SHA2_CTX hash;
+  BND_TRY(bnd_file_open(path, &file, NULL, error));
+  uint8_t *piece = malloc(PIECE);
+  bnd_status status = piece ? BND_OK : bnd_fail_memory(error, path);
+  SHA256Init(&hash);
+  for (size_t length; status == BND_OK && (length = fread(piece, 1, PIECE, file)) > 0;) {
+    SHA256Update(&hash, piece, length);
+    if (bnd_is_cancelled(context)) status = bnd_fail(error, BND_ERROR_INTERRUPTED, "interrupted while reading %s", path);
+  }
+  if (status == BND_OK && ferror(file)) status = bnd_fail(error, BND_ERROR_IO, "%s: could not be read to its end", path);
+  SHA256End(&hash, digest);
+  free(piece);
+  fclose(file);
+  return status;
 }
 
 void bnd_sha256_text(const char *text, size_t length, char digest[65]) { SHA256Data((const uint8_t *)text, length, digest); }

@@ -18,7 +18,7 @@ typedef struct bnd_run_state {
 } bnd_run_state;
 
 /* SHA-256 of a file as 64 hexadecimal digits. */
-bnd_status bnd_sha256_file(const char *path, char digest[65], bnd_error *error);
+bnd_status bnd_sha256_file(const char *path, const bnd_context *context, char digest[65], bnd_error *error);
 void bnd_sha256_text(const char *text, size_t length, char digest[65]);
 
 /* Reads the state of `folder` if it belongs to `fingerprint`; otherwise (none, damaged, other options) the state is empty.
