@@ -9,7 +9,7 @@
 #include "target_profiles.h" /* generated from targets/ */
 
 static bnd_status wrong(const char *name, const char *key, bnd_error *error) {
-  return bnd_fail(error, BND_ERROR_FORMAT, "target profile %s: \"%s\" is missing or of the wrong kind; targets/amd-xint8.json shows the shape", name, key);
+  return bnd_fail(error, BND_ERROR_FORMAT, "%s: \"%s\" is missing or of the wrong kind; targets/amd-xint8.json shows the shape", name, key);
 }
 
 static bool read_integer(const bnd_json *root, const char *key, int *value) {
@@ -46,7 +46,7 @@ static bnd_status read_profile(const char *name, const bnd_json *root, bnd_targe
   static const char *const known[] = {"name", "description", "rounding", "align_concat", "align_pool", "align_slice", "shift_read", "shift_write_add",
                                       "shift_write_mul", "shift_cut", "shift_bias_high", "accumulator_bits", "hard_sigmoid_input", "hard_sigmoid_output_low",
                                       "hard_sigmoid_shift", "hard_sigmoid_factor", "shift_swish"};
-  if (root->type != BND_JSON_OBJECT) return bnd_fail(error, BND_ERROR_FORMAT, "target profile %s: is not a JSON object", name);
+  if (root->type != BND_JSON_OBJECT) return bnd_fail(error, BND_ERROR_FORMAT, "%s: is not a JSON object", name);
   BND_TRY(bnd_json_only_keys(name, root, known, sizeof known / sizeof *known, error));
 #define READ(kind, key, ...) \
   if (!read_##kind(root, key, __VA_ARGS__)) return wrong(name, key, error)
