@@ -19,12 +19,14 @@ bnd_dnnl_desc_view bnd_dnnl_desc_get(const bnd_dnnl_desc *desc);
 
 dnnl_status_t bnd_dnnl_append_eltwise(dnnl_post_ops_t list, dnnl_alg_kind_t kind, float alpha, float beta);
 
+typedef enum bnd_dnnl_kind { BND_DNNL_INFERENCE, BND_DNNL_FORWARD, BND_DNNL_BACKWARD_DATA, BND_DNNL_BACKWARD_WEIGHTS } bnd_dnnl_kind;
 typedef struct bnd_dnnl_convolution {
-  bnd_dnnl_desc_view x, weight, bias, y; /* bias NULL = none */
+  bnd_dnnl_kind kind;
+  bnd_dnnl_desc_view x, weight, bias, y; /* or the gradients in their place, as the kind has it; bias NULL = none */
   dnnl_dims_t stride, dilation, padding; /* dilation counts from 0; the padding is the same on both sides */
 } bnd_dnnl_convolution;
-/* The preferred direct forward convolution, for inference. */
+/* The preferred direct convolution. `forward` is the BND_DNNL_FORWARD one that a backward one belongs to, else NULL. */
 dnnl_status_t bnd_dnnl_convolution_describe(dnnl_primitive_desc_t *description, dnnl_engine_t engine, const bnd_dnnl_convolution *convolution,
-                                            const_dnnl_primitive_attr_t attributes);
+                                            const_dnnl_primitive_desc_t forward, const_dnnl_primitive_attr_t attributes);
 
 #endif
