@@ -14,10 +14,10 @@
 #include "base/memory.h"
 #include "kernels/onednn/layer.h"
 
-#define ASSERT_OK(expression)                                         \
-  do {                                                                \
-    bnd_error *const error = &(bnd_error){0};                         \
-    if ((expression) != BND_OK) fail_msg("%s", error->message);       \
+#define ASSERT_OK(expression)                                   \
+  do {                                                          \
+    bnd_error *const error = &(bnd_error){0};                   \
+    if ((expression) != BND_OK) fail_msg("%s", error->message); \
   } while (0)
 
 static float random_value(uint32_t *state) {
@@ -103,7 +103,8 @@ static void add_products(const bnd_convolution_shape *s, bool transposed, const 
           const size_t wi = (filter * (size_t)s->window[0] + (size_t)ky) * (size_t)s->window[1] + (size_t)kx;
           for (int64_t ny = 0; ny < near_height; ny++)
             for (int64_t nx = 0; nx < near_width; nx++) {
-              const int64_t fy = ny * s->stride[0] - s->padding[0] + ky * s->dilation[0], fx = nx * s->stride[1] - s->padding[1] + kx * s->dilation[1];
+              const int64_t fy = ny * s->stride[0] - s->padding[0] + ky * s->dilation[0],
+                            fx = nx * s->stride[1] - s->padding[1] + kx * s->dilation[1];
               if (fy < 0 || fx < 0 || fy >= far_height || fx >= far_width) continue;
               const size_t near = (size_t)(ny * near_width + nx), far = (size_t)(fy * far_width + fx);
               const size_t xi = i * s->in_height * s->in_width + (transposed ? near : far);
@@ -133,8 +134,8 @@ static bnd_convolution_shape shape_of(size_t in, size_t out, size_t height, size
 /* False where oneDNN has no kernel for it. */
 static bool check_layer(bnd_onednn *engine, bnd_convolution_shape s, bool transposed, bool data_gradient) {
   char name[160];
-  snprintf(name, sizeof name, "%s%zu %zux%zu -> %zu, window %d, stride %d, padding %d, dilation %d%s", transposed ? "transposed " : "",
-           s.in_channels, s.in_height, s.in_width, s.out_channels, (int)s.window[0], (int)s.stride[0], (int)s.padding[0], (int)s.dilation[0],
+  snprintf(name, sizeof name, "%s%zu %zux%zu -> %zu, window %d, stride %d, padding %d, dilation %d%s", transposed ? "transposed " : "", s.in_channels,
+           s.in_height, s.in_width, s.out_channels, (int)s.window[0], (int)s.stride[0], (int)s.padding[0], (int)s.dilation[0],
            s.plain_input ? ", row-major" : "");
   bnd_onednn_layer *layer;
   ASSERT_OK(bnd_onednn_layer_create(engine, &s, transposed, data_gradient, &layer, error));
@@ -384,11 +385,16 @@ static void kernels_are_named(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(every_channel_count),       cmocka_unit_test(windows_strides_and_paddings),
-      cmocka_unit_test(pixels_nobody_sees_have_no_gradient),   cmocka_unit_test(one_pixel),
-      cmocka_unit_test(transposed_convolutions),           cmocka_unit_test(dilation_is_right_or_refused),
-      cmocka_unit_test(row_major_input),      cmocka_unit_test(the_shapes_of_the_network_have_kernels),
-      cmocka_unit_test(the_same_bits_everywhere), cmocka_unit_test(senseless_arguments_are_refused),
+      cmocka_unit_test(every_channel_count),
+      cmocka_unit_test(windows_strides_and_paddings),
+      cmocka_unit_test(pixels_nobody_sees_have_no_gradient),
+      cmocka_unit_test(one_pixel),
+      cmocka_unit_test(transposed_convolutions),
+      cmocka_unit_test(dilation_is_right_or_refused),
+      cmocka_unit_test(row_major_input),
+      cmocka_unit_test(the_shapes_of_the_network_have_kernels),
+      cmocka_unit_test(the_same_bits_everywhere),
+      cmocka_unit_test(senseless_arguments_are_refused),
       cmocka_unit_test(kernels_are_named),
   };
   return cmocka_run_group_tests(tests, setup, teardown);

@@ -171,8 +171,8 @@ bnd_status bnd_onednn_pack_weight(const bnd_onednn *engine, const bnd_convolutio
   return status == dnnl_success ? BND_OK : bnd_onednn_fail(error, status, "packing weights");
 }
 
-bnd_status bnd_onednn_unpack_weight(const bnd_onednn *engine, const bnd_convolution_shape *shape, bnd_dnnl_desc_view packed_desc,
-                                    const float *packed, float *weight, bnd_error *error) {
+bnd_status bnd_onednn_unpack_weight(const bnd_onednn *engine, const bnd_convolution_shape *shape, bnd_dnnl_desc_view packed_desc, const float *packed,
+                                    float *weight, bnd_error *error) {
   const bnd_convolution_shape padded = bnd_onednn_padded(engine, shape);
   const size_t window = (size_t)(shape->window[0] * shape->window[1]), row = shape->in_channels * window, padded_row = padded.in_channels * window;
   const bool same = shape->in_channels == padded.in_channels && shape->out_channels == padded.out_channels;
@@ -183,8 +183,7 @@ bnd_status bnd_onednn_unpack_weight(const bnd_onednn *engine, const bnd_convolut
   if (status == dnnl_success) status = reorder(engine->engine, packed_desc, (float *)(uintptr_t)packed, bnd_dnnl_desc_get(&desc), wide);
   bnd_dnnl_desc_release(&desc);
   if (!same) {
-    for (size_t o = 0; status == dnnl_success && o < shape->out_channels; o++)
-      memcpy(weight + o * row, wide + o * padded_row, row * sizeof(float));
+    for (size_t o = 0; status == dnnl_success && o < shape->out_channels; o++) memcpy(weight + o * row, wide + o * padded_row, row * sizeof(float));
     free(wide);
   }
   return status == dnnl_success ? BND_OK : bnd_onednn_fail(error, status, "unpacking weights");

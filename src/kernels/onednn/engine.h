@@ -25,7 +25,7 @@ dnnl_status_t bnd_onednn_describe(const bnd_onednn *engine, const bnd_convolutio
 /* weight: [out][in][window] with the true channels of `shape`; packed: as the descriptor says, padded with zeros. Packing multiplies by factor. */
 bnd_status bnd_onednn_pack_weight(const bnd_onednn *engine, const bnd_convolution_shape *shape, const float *weight, float factor,
                                   bnd_dnnl_desc_view packed_desc, float *packed, bnd_error *error);
-bnd_status bnd_onednn_unpack_weight(const bnd_onednn *engine, const bnd_convolution_shape *shape, bnd_dnnl_desc_view packed_desc,
-                                    const float *packed, float *weight, bnd_error *error);
+bnd_status bnd_onednn_unpack_weight(const bnd_onednn *engine, const bnd_convolution_shape *shape, bnd_dnnl_desc_view packed_desc, const float *packed,
+                                    float *weight, bnd_error *error);
 
 #endif

@@ -82,8 +82,8 @@ static dnnl_status_t describe(bnd_onednn_layer *layer, const_dnnl_primitive_attr
   for (direction way = FORWARD; status == dnnl_success && way < DIRECTION_COUNT; way++) {
     if (way == DATA && !layer->data_gradient) continue;
     const bnd_dnnl_kind kind = METHODS[layer->transposed][way].kind;
-    status = bnd_onednn_describe(layer->engine, &padded, kind, false, kind == BND_DNNL_FORWARD ? NULL : forward, attributes,
-                                 &layer->descriptions[way]);
+    status =
+        bnd_onednn_describe(layer->engine, &padded, kind, false, kind == BND_DNNL_FORWARD ? NULL : forward, attributes, &layer->descriptions[way]);
     if (status == dnnl_success && strstr(bnd_onednn_kernel_name(layer->descriptions[way]), "ref")) status = dnnl_unimplemented;
   }
   if (forward) dnnl_primitive_desc_destroy(forward);
@@ -172,8 +172,7 @@ const char *bnd_onednn_layer_kernels(const bnd_onednn_layer *layer, char text[12
 
 bnd_status bnd_onednn_layer_pack(const bnd_onednn_layer *layer, const float *weight, float *packed, bnd_error *error) {
   const int threads = take_one_thread();
-  bnd_status status =
-      bnd_onednn_pack_weight(layer->engine, &layer->convolution, weight, 1.f, query(layer, FORWARD, SECOND), packed, error);
+  bnd_status status = bnd_onednn_pack_weight(layer->engine, &layer->convolution, weight, 1.f, query(layer, FORWARD, SECOND), packed, error);
   if (status == BND_OK && layer->data_gradient)
     status = bnd_onednn_pack_weight(layer->engine, &layer->convolution, weight, 1.f, query(layer, DATA, SECOND), packed + layer->data_offset, error);
   omp_set_num_threads(threads);
@@ -182,8 +181,7 @@ bnd_status bnd_onednn_layer_pack(const bnd_onednn_layer *layer, const float *wei
 
 bnd_status bnd_onednn_layer_unpack_gradient(const bnd_onednn_layer *layer, const float *gradient, float *plain, bnd_error *error) {
   const int threads = take_one_thread();
-  const bnd_status status =
-      bnd_onednn_unpack_weight(layer->engine, &layer->convolution, query(layer, WEIGHTS, RESULT), gradient, plain, error);
+  const bnd_status status = bnd_onednn_unpack_weight(layer->engine, &layer->convolution, query(layer, WEIGHTS, RESULT), gradient, plain, error);
   omp_set_num_threads(threads);
   return status;
 }

@@ -1,9 +1,9 @@
 /* A convolution layer in training: forward, gradient of the input, gradient of the weights. One image a call, one thread a call, weights that change
    between calls. Bias, activation and batch statistics are not here.
 
-   Activations (x, y and their gradients) are blocked: [channels / block][height][width][block] with block = bnd_onednn_block and the channels rounded up
-   to whole blocks. Where shape->plain_input says so, x is row-major [channels][height][width] instead. Padding lanes of what a function reads must be
-   zero; those of what it writes are zero. Arrays are 64-byte aligned and do not overlap; results overwrite what was there.
+   Activations (x, y and their gradients) are blocked: [channels / block][height][width][block] with block = bnd_onednn_block and the channels rounded
+   up to whole blocks. Where shape->plain_input says so, x is row-major [channels][height][width] instead. Padding lanes of what a function reads must
+   be zero; those of what it writes are zero. Arrays are 64-byte aligned and do not overlap; results overwrite what was there.
 
    A convolution y[o] = sum over i, window of w[o][i][window] * x[i][position * stride - padding + window * dilation] has the gradients
      dx[i][p] = sum over o, window of w[o][i][window] * dy[o][the positions that saw p]
@@ -19,8 +19,8 @@
 typedef struct bnd_onednn_layer bnd_onednn_layer; /* immutable; may be used by several threads */
 
 /* The shape's channels and sizes are those of the layer, transposed or not: x has in_channels, y out_channels. shape->images must be 1, otherwise
-   BND_ERROR_ARGUMENT. data_gradient: the gradient of x will be asked for. The engine must outlive the layer. *layer stays NULL (and the status is fine)
-   where oneDNN has only reference loops for one of the needed directions. */
+   BND_ERROR_ARGUMENT. data_gradient: the gradient of x will be asked for. The engine must outlive the layer. *layer stays NULL (and the status is
+   fine) where oneDNN has only reference loops for one of the needed directions. */
 bnd_status bnd_onednn_layer_create(bnd_onednn *engine, const bnd_convolution_shape *shape, bool transposed, bool data_gradient,
                                    bnd_onednn_layer **layer, bnd_error *error);
 void bnd_onednn_layer_destroy(bnd_onednn_layer *layer); /* NULL is fine; after all its calls */
