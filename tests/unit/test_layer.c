@@ -189,8 +189,13 @@ static int teardown(void **state) {
   return 0;
 }
 
+/* Below AVX2 oneDNN has no gradients but reference loops. */
 static void need_kernels(bnd_onednn *engine) {
-  if (!bnd_onednn_block(engine)) skip();
+  const bnd_convolution_shape s = shape_of(8, 8, 8, 8, 3, 1, 1, 1, false, false);
+  bnd_onednn_layer *layer;
+  ASSERT_OK(bnd_onednn_layer_create(engine, &s, false, true, &layer, error));
+  if (!layer) skip();
+  bnd_onednn_layer_destroy(layer);
 }
 
 static void every_channel_count(void **state) {
