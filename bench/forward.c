@@ -76,11 +76,16 @@ static void make_candidate(dnnl_engine_t engine, const layer *l, dnnl_format_tag
   check(dnnl_post_ops_create(&tail));
   if (l->relu) check(bnd_dnnl_append_eltwise(tail, dnnl_eltwise_relu, 0.f, 0.f));
   check(dnnl_primitive_attr_set_post_ops(attributes, tail));
-  const bnd_dnnl_convolution convolution = {bnd_dnnl_desc_get(&x),   bnd_dnnl_desc_get(&w),  bnd_dnnl_desc_get(&b),
-                                            bnd_dnnl_desc_get(&y),   {l->stride, l->stride}, {0, 0},
+  const bnd_dnnl_convolution convolution = {BND_DNNL_INFERENCE,
+                                            bnd_dnnl_desc_get(&x),
+                                            bnd_dnnl_desc_get(&w),
+                                            bnd_dnnl_desc_get(&b),
+                                            bnd_dnnl_desc_get(&y),
+                                            {l->stride, l->stride},
+                                            {0, 0},
                                             {l->padding, l->padding}};
   dnnl_primitive_desc_t description;
-  if (bnd_dnnl_convolution_describe(&description, engine, &convolution, attributes) != dnnl_success) return;
+  if (bnd_dnnl_convolution_describe(&description, engine, &convolution, NULL, attributes) != dnnl_success) return;
   const char *kernel;
   check(dnnl_primitive_desc_query(description, dnnl_query_impl_info_str, 0, &kernel));
   if (strstr(kernel, "ref")) return;
