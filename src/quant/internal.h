@@ -7,6 +7,5 @@
 /* Fresh, empty state for another number of channels. false = memory short, nothing changed. */
 bool bnd_quantizer_resize(bnd_quantizer *quantizer, int channels);
 bool bnd_quantizer_copy_records(bnd_quantizer *to, const bnd_quantizer *from);
-void bnd_quantizer_forget_records(bnd_quantizer *quantizer);
 
 #endif

@@ -141,7 +141,7 @@ bool bnd_quantizer_copy_records(bnd_quantizer *to, const bnd_quantizer *from) {
   return true;
 }
 
-void bnd_quantizer_forget_records(bnd_quantizer *quantizer) {
+void bnd_quantizer_forget_votes(bnd_quantizer *quantizer) {
   for (size_t i = 0; i < quantizer->record_count; i++) free(quantizer->records[i].position);
   free(quantizer->records);
   quantizer->records = NULL;
@@ -188,8 +188,7 @@ bnd_status bnd_observe_tensor(bnd_quantizer *quantizer, const bnd_tensor *tensor
   return bnd_observer_commit(quantizer, sums, error);
 }
 
-bnd_status bnd_quantizer_finish(bnd_quantizer *quantizer, bnd_error *error) {
-  (void)error;
+void bnd_quantizer_elect(bnd_quantizer *quantizer) {
   const struct bnd_quantizer_record *winner = NULL;
   for (size_t i = 0; i < quantizer->record_count; i++)
     if (!winner || quantizer->records[i].votes > winner->votes) winner = &quantizer->records[i];
@@ -197,8 +196,13 @@ bnd_status bnd_quantizer_finish(bnd_quantizer *quantizer, bnd_error *error) {
     memcpy(quantizer->position, winner->position, (size_t)quantizer->channels * sizeof *quantizer->position);
     memcpy(quantizer->zero_point, winner->zero_point, (size_t)quantizer->channels * sizeof *quantizer->zero_point);
   }
+}
+
+bnd_status bnd_quantizer_finish(bnd_quantizer *quantizer, bnd_error *error) {
+  (void)error;
+  bnd_quantizer_elect(quantizer);
   quantizer->tensor_position = quantizer->position[0];
   quantizer->adjustments = 0;
-  bnd_quantizer_forget_records(quantizer);
+  bnd_quantizer_forget_votes(quantizer);
   return BND_OK;
 }

@@ -80,7 +80,7 @@ bnd_quantizer *bnd_quantizer_copy(const bnd_quantizer *from) {
 
 void bnd_quantizer_destroy(bnd_quantizer *quantizer) {
   if (!quantizer) return;
-  bnd_quantizer_forget_records(quantizer);
+  bnd_quantizer_forget_votes(quantizer);
   free(quantizer->position);
   free(quantizer->zero_point);
   free(quantizer->minimum);

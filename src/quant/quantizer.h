@@ -68,6 +68,10 @@ bnd_status bnd_observe_tensor(bnd_quantizer *quantizer, const bnd_tensor *tensor
 /* Puts the most frequent recorded vector in force (ties: the one recorded first) and forgets the records. Without records: position 0. */
 bnd_status bnd_quantizer_finish(bnd_quantizer *quantizer, bnd_error *error);
 
+/* While training observers vote on and on: the most frequent vector so far is put in force, the votes stay. */
+void bnd_quantizer_elect(bnd_quantizer *quantizer);
+void bnd_quantizer_forget_votes(bnd_quantizer *quantizer);
+
 /* Puts saved parameters back: arrays of `channels` values. */
 bnd_status bnd_quantizer_restore(bnd_quantizer *quantizer, int channels, const int *position, const int *zero_point, const float *minimum, const float *maximum,
                                  bnd_error *error);
