@@ -169,8 +169,11 @@ static bnd_status read_function(const bnd_node *node, bnd_kernel *kernel, bnd_er
       if (bnd_arg_bool(node, 5, false)) return fail(node, error, "batch norm in training mode");
       break;
     case BND_OP_LAYER_NORM: return read_layer_norm(node, kernel, error);
-    case BND_OP_RELU6: kernel->high = 6; break;
-    case BND_OP_HARDTANH: return read_clamp(node, -1, 1, kernel);
+    case BND_OP_RELU6:
+      kernel->high = 6;
+      kernel->open = true;
+      break;
+    case BND_OP_HARDTANH: kernel->open = true; return read_clamp(node, -1, 1, kernel);
     case BND_OP_CLAMP:
     case BND_OP_CLIP: return read_clamp(node, -INFINITY, INFINITY, kernel);
     case BND_OP_LEAKY_RELU: kernel->number = bnd_arg_float(node, 1, 0.01); break;

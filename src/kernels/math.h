@@ -1,10 +1,12 @@
-/* Transcendental functions with one fixed result on every machine: plain arithmetic in double, rounded once to float. The C library's own differ
-   between versions and processors; these are shared by all executors. Largest error of bnd_exp: 0.5001 units in the last place. */
+/* Transcendental functions with one fixed result on every machine: plain arithmetic in double, rounded once to bnd_real (float). The C library's own
+   differ between versions and processors; these are shared by all executors. Largest error of bnd_exp: 0.5001 units in the last place. */
 #ifndef BND_KERNELS_MATH_H
 #define BND_KERNELS_MATH_H
 
 #include <stdint.h>
 #include <string.h>
+
+#include "kernels/real.h"
 
 /* e^x in double for -745 < x < 709, relative error below 1e-11, by e^x = 2^n * e^r with |r| <= ln(2) / 2 and Taylor's series to r^9 (the first
    term left out is r^10 / 10! < 1e-11). Adding 1.5 * 2^52 rounds to an integer whose low bits then are n. Free of branches, so that loops over it
@@ -32,29 +34,29 @@ static inline double bnd_exp_double(double x) {
 }
 
 /* Beyond these bounds e^x is 0 or infinity in float; NaN passes both comparisons and stays. */
-static inline double bnd_exp_argument(float x) {
-  float y = x > 89.f ? 89.f : x;
+static inline double bnd_exp_argument(bnd_real x) {
+  bnd_real y = x > 89.f ? 89.f : x;
   y = y < -104.f ? -104.f : y;
   return (double)y;
 }
 
-static inline float bnd_exp(float x) {
-  return (float)bnd_exp_double(bnd_exp_argument(x));
+static inline bnd_real bnd_exp(bnd_real x) {
+  return (bnd_real)bnd_exp_double(bnd_exp_argument(x));
 }
 /* 1 / (1 + e^-x) */
-static inline float bnd_sigmoid(float x) {
-  return (float)(1.0 / (1.0 + bnd_exp_double(bnd_exp_argument(-x))));
+static inline bnd_real bnd_sigmoid(bnd_real x) {
+  return (bnd_real)(1.0 / (1.0 + bnd_exp_double(bnd_exp_argument(-x))));
 }
 /* clamp(x + 3, 0, 6) / 6, each step rounded to float, as PyTorch evaluates it on a CPU. */
-static inline float bnd_hardsigmoid(float x) {
-  float y = x + 3.f;
+static inline bnd_real bnd_hardsigmoid(bnd_real x) {
+  bnd_real y = x + 3.f;
   y = y < 0.f ? 0.f : y;
   y = y > 6.f ? 6.f : y;
   return y / 6.f;
 }
 
-float bnd_tanh(float x);
+bnd_real bnd_tanh(bnd_real x);
 /* Gauss error function. */
-float bnd_erf(float x);
+bnd_real bnd_erf(bnd_real x);
 
 #endif

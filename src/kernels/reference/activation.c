@@ -2,19 +2,19 @@
 #include "kernels/math.h"
 #include "kernels/reference/reference.h"
 
-static inline float clamp(float x, float low, float high) {
+static inline bnd_real clamp(bnd_real x, bnd_real low, bnd_real high) {
   x = x < low ? low : x; /* NaN fails both comparisons and stays */
   return x > high ? high : x;
 }
 
-static inline float gelu(float x, bool approximate) {
-  if (!approximate) return x * 0.5f * (1.f + bnd_erf(x * 0.70710678118654752440f));
-  return 0.5f * x * (1.f + bnd_tanh(0.79788456080286535588f * (x + 0.044715f * x * x * x)));
+static inline bnd_real gelu(bnd_real x, bool approximate) {
+  if (!approximate) return x * 0.5f * (1.f + bnd_erf(x * (bnd_real)0.70710678118654752440));
+  return 0.5f * x * (1.f + bnd_tanh((bnd_real)0.79788456080286535588 * (x + (bnd_real)0.044715 * x * x * x)));
 }
 
 BND_VECTORIZED
-static void activate(const bnd_kernel *kernel, const float *x, float *y, size_t count) {
-  const float low = (float)kernel->low, high = (float)kernel->high, slope = (float)kernel->number;
+static void activate(const bnd_kernel *kernel, const bnd_real *x, bnd_real *y, size_t count) {
+  const bnd_real low = (bnd_real)kernel->low, high = (bnd_real)kernel->high, slope = (bnd_real)kernel->number;
   switch (kernel->id) {
     case BND_OP_RELU:
       for (size_t i = 0; i < count; i++) y[i] = x[i] < 0.f ? 0.f : x[i];
@@ -29,7 +29,7 @@ static void activate(const bnd_kernel *kernel, const float *x, float *y, size_t 
       for (size_t i = 0; i < count; i++) y[i] = bnd_hardsigmoid(x[i]);
       break;
     case BND_OP_SILU:
-      for (size_t i = 0; i < count; i++) y[i] = (float)((double)x[i] / (1.0 + bnd_exp_double(bnd_exp_argument(-x[i]))));
+      for (size_t i = 0; i < count; i++) y[i] = (bnd_real)((double)x[i] / (1.0 + bnd_exp_double(bnd_exp_argument(-x[i]))));
       break;
     case BND_OP_HARDSWISH:
       for (size_t i = 0; i < count; i++) y[i] = x[i] * clamp(x[i] + 3.f, 0.f, 6.f) / 6.f;
@@ -59,8 +59,8 @@ enum { LANES = 64 };
 
 /* `count` neighbouring softmaxes over `size` values that lie `stride` apart: maximum, e^(x - maximum), sum from the first to the last, quotient. */
 BND_VECTORIZED
-static void softmax_lanes(const float *x, float *y, size_t size, size_t stride, size_t count) {
-  float maximum[LANES], sum[LANES];
+static void softmax_lanes(const bnd_real *x, bnd_real *y, size_t size, size_t stride, size_t count) {
+  bnd_real maximum[LANES], sum[LANES];
   for (size_t j = 0; j < count; j++) {
     maximum[j] = x[j];
     sum[j] = 0.f;
@@ -69,7 +69,7 @@ static void softmax_lanes(const float *x, float *y, size_t size, size_t stride, 
     for (size_t j = 0; j < count; j++) maximum[j] = x[i * stride + j] > maximum[j] ? x[i * stride + j] : maximum[j];
   for (size_t i = 0; i < size; i++)
     for (size_t j = 0; j < count; j++) {
-      const float e = bnd_exp(x[i * stride + j] - maximum[j]);
+      const bnd_real e = bnd_exp(x[i * stride + j] - maximum[j]);
       y[i * stride + j] = e;
       sum[j] += e;
     }
@@ -90,11 +90,4 @@ void bnd_reference_softmax(const bnd_kernel *kernel, const bnd_array *inputs, in
       const size_t first = s * LANES, at = o * size * inner + first;
       softmax_lanes(inputs[0].data + at, outputs[0].data + at, size, inner, inner - first < LANES ? inner - first : LANES);
     }
-}
-
-void bnd_reference_fake_quantize(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
-  (void)input_count, (void)output_count;
-  size_t outer, channels, inner;
-  bnd_quantizer_layout(&kernel->quantizer->spec, &inputs[0].shape, &outer, &channels, &inner);
-  bnd_fake_quantize(kernel->quantizer, inputs[0].data, outputs[0].data, outer, inner);
 }

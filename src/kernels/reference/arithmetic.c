@@ -1,16 +1,16 @@
-#include <math.h>
+#include <tgmath.h>
 
 #include "base/simd.h"
 #include "kernels/reference/reference.h"
 
 /* a + factor * b, rounded once as PyTorch's CPU kernels do; sums without a factor take the quick way below. */
-static void add_multiple(float factor, const float *a, size_t a_step, const float *b, size_t b_step, float *y, size_t count) {
-  for (size_t i = 0; i < count; i++) y[i] = fmaf(factor, b[i * b_step], a[i * a_step]);
+static void add_multiple(bnd_real factor, const bnd_real *a, size_t a_step, const bnd_real *b, size_t b_step, bnd_real *y, size_t count) {
+  for (size_t i = 0; i < count; i++) y[i] = fma(factor, b[i * b_step], a[i * a_step]);
 }
 
 /* a and b advance by 0 or 1. */
 BND_VECTORIZED
-static void combine_directly(bnd_operator_id id, const float *a, size_t a_step, const float *b, size_t b_step, float *y, size_t count) {
+static void combine_directly(bnd_operator_id id, const bnd_real *a, size_t a_step, const bnd_real *b, size_t b_step, bnd_real *y, size_t count) {
   switch (id) {
     case BND_OP_ADD:
       for (size_t i = 0; i < count; i++) y[i] = a[i * a_step] + b[i * b_step];
@@ -27,14 +27,16 @@ static void combine_directly(bnd_operator_id id, const float *a, size_t a_step, 
   }
 }
 
-static void combine(bnd_operator_id id, float factor, const float *a, size_t a_step, const float *b, size_t b_step, float *y, size_t count) {
+static void combine(bnd_operator_id id, bnd_real factor, const bnd_real *a, size_t a_step, const bnd_real *b, size_t b_step, bnd_real *y,
+                    size_t count) {
   const bool is_sum = id == BND_OP_ADD || id == BND_OP_SUB;
-  if (is_sum && factor != 1.f) add_multiple(id == BND_OP_ADD ? factor : -factor, a, a_step, b, b_step, y, count);
-  else combine_directly(id, a, a_step, b, b_step, y, count);
+  if (is_sum && factor != 1.f)
+    add_multiple(id == BND_OP_ADD ? factor : -factor, a, a_step, b, b_step, y, count);
+  else
+    combine_directly(id, a, a_step, b, b_step, y, count);
 }
 
-/* Steps of an operand in the result's dimensions: 0 where it is repeated. */
-static void broadcast_steps(const bnd_shape *operand, const bnd_shape *result, size_t steps[BND_MAX_RANK]) {
+void bnd_broadcast_steps(const bnd_shape *operand, const bnd_shape *result, size_t steps[BND_MAX_RANK]) {
   size_t step = 1;
   for (int d = result->rank - 1; d >= 0; d--) {
     const int own = d - (result->rank - operand->rank);
@@ -47,15 +49,15 @@ static void broadcast_steps(const bnd_shape *operand, const bnd_shape *result, s
 void bnd_reference_arithmetic(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
   (void)input_count, (void)output_count;
   const bnd_array *a = &inputs[0], *b = &inputs[1], *y = &outputs[0];
-  const float factor = (float)kernel->number;
+  const bnd_real factor = (bnd_real)kernel->number;
   const size_t count = bnd_array_count(y), a_count = bnd_array_count(a), b_count = bnd_array_count(b);
   if ((a_count == count || a_count == 1) && (b_count == count || b_count == 1)) {
     combine(kernel->id, factor, a->data, a_count == count, b->data, b_count == count, y->data, count);
     return;
   }
   size_t a_steps[BND_MAX_RANK], b_steps[BND_MAX_RANK];
-  broadcast_steps(&a->shape, &y->shape, a_steps);
-  broadcast_steps(&b->shape, &y->shape, b_steps);
+  bnd_broadcast_steps(&a->shape, &y->shape, a_steps);
+  bnd_broadcast_steps(&b->shape, &y->shape, b_steps);
   const int last = y->shape.rank - 1;
   const size_t row = (size_t)y->shape.size[last];
   int64_t index[BND_MAX_RANK] = {0};

@@ -13,14 +13,14 @@ static image image_of(const bnd_array *array) {
 }
 
 /* sums[j] += weight * row[(first + j) * stride + shift] where that column exists. */
-static void add_row(double *sums, int64_t first, int64_t count, const float *row, int64_t width, int64_t stride, int64_t shift, double weight) {
+static void add_row(double *sums, int64_t first, int64_t count, const bnd_real *row, int64_t width, int64_t stride, int64_t shift, double weight) {
   int64_t begin = 0, end = count;
   while (begin < end && (first + begin) * stride + shift < 0) begin++;
   while (end > begin && (first + end - 1) * stride + shift >= width) end--;
   for (int64_t j = begin; j < end; j++) sums[j] += weight * (double)row[(first + j) * stride + shift];
 }
 
-static void convolve_strip(const bnd_kernel *kernel, const float *in, const image *from, const float *weight, int64_t in_channels,
+static void convolve_strip(const bnd_kernel *kernel, const bnd_real *in, const image *from, const bnd_real *weight, int64_t in_channels,
                            const int64_t *window, int64_t y, int64_t first, int64_t count, double *sums) {
   for (int64_t c = 0; c < in_channels; c++)
     for (int64_t i = 0; i < window[0]; i++) {
@@ -35,10 +35,11 @@ static void convolve_strip(const bnd_kernel *kernel, const float *in, const imag
 void bnd_reference_convolution(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
   (void)output_count;
   const bnd_array *x = &inputs[0], *w = &inputs[1], *y = &outputs[0];
-  const float *bias = input_count > 2 ? inputs[2].data : NULL;
+  const bnd_real *bias = input_count > 2 ? inputs[2].data : NULL;
   const int64_t in_channels = w->shape.size[1], *window = w->shape.size + 2, group_outputs = y->shape.size[1] / kernel->groups;
   image from = image_of(x), to = image_of(y);
-  if (window[0] * window[1] == 1 && kernel->padding[0] + kernel->padding[1] == 0 && kernel->stride[0] * kernel->stride[1] == 1) {
+  if (window[0] * window[1] == 1 && kernel->padding[0] + kernel->padding[1] == 0 && kernel->stride[0] * kernel->stride[1] == 1 &&
+      from.height == to.height && from.width == to.width) {
     from = (image){from.channels, 1, from.height * from.width}; /* single pixels: one long row */
     to = (image){to.channels, 1, to.height * to.width};
   }
@@ -48,16 +49,16 @@ void bnd_reference_convolution(const bnd_kernel *kernel, const bnd_array *inputs
     for (int64_t row = 0; row < to.height; row++)
       for (int64_t s = 0; s < strips; s++) {
         const int64_t n = i / to.channels, o = i % to.channels, first = s * STRIP, count = to.width - first < STRIP ? to.width - first : STRIP;
-        const float *in = x->data + (n * from.channels + o / group_outputs * in_channels) * from.height * from.width;
+        const bnd_real *in = x->data + (n * from.channels + o / group_outputs * in_channels) * from.height * from.width;
         double sums[STRIP] = {0};
         convolve_strip(kernel, in, &from, w->data + o * in_channels * window[0] * window[1], in_channels, window, row, first, count, sums);
-        float *out = y->data + (i * to.height + row) * to.width + first;
-        for (int64_t j = 0; j < count; j++) out[j] = (float)(sums[j] + (bias ? (double)bias[o] : 0.0));
+        bnd_real *out = y->data + (i * to.height + row) * to.width + first;
+        for (int64_t j = 0; j < count; j++) out[j] = (bnd_real)(sums[j] + (bias ? (double)bias[o] : 0.0));
       }
 }
 
 /* One output value: the inputs whose kernel window covers it. Weight layout: input channel, output channel of the group, row, column. */
-static double transposed_sum(const bnd_kernel *kernel, const float *in, const image *from, const float *weight, int64_t group_inputs,
+static double transposed_sum(const bnd_kernel *kernel, const bnd_real *in, const image *from, const bnd_real *weight, int64_t group_inputs,
                              int64_t group_outputs, const int64_t *window, int64_t y, int64_t x) {
   double sum = 0;
   for (int64_t c = 0; c < group_inputs; c++)
@@ -78,20 +79,20 @@ void bnd_reference_transposed_convolution(const bnd_kernel *kernel, const bnd_ar
                                           int output_count) {
   (void)output_count;
   const bnd_array *x = &inputs[0], *w = &inputs[1], *y = &outputs[0];
-  const float *bias = input_count > 2 ? inputs[2].data : NULL;
+  const bnd_real *bias = input_count > 2 ? inputs[2].data : NULL;
   const image from = image_of(x), to = image_of(y);
   const int64_t group_inputs = from.channels / kernel->groups, group_outputs = w->shape.size[1], *window = w->shape.size + 2;
 #pragma omp parallel for collapse(2) num_threads(kernel->threads) if (kernel->threads > 1)
   for (int64_t n = 0; n < y->shape.size[0]; n++)
     for (int64_t o = 0; o < to.channels; o++) {
-      float *out = y->data + (n * to.channels + o) * to.height * to.width;
+      bnd_real *out = y->data + (n * to.channels + o) * to.height * to.width;
       const int64_t group = o / group_outputs;
-      const float *in = x->data + (n * from.channels + group * group_inputs) * from.height * from.width;
-      const float *weight = w->data + (group * group_inputs * group_outputs + o % group_outputs) * window[0] * window[1];
+      const bnd_real *in = x->data + (n * from.channels + group * group_inputs) * from.height * from.width;
+      const bnd_real *weight = w->data + (group * group_inputs * group_outputs + o % group_outputs) * window[0] * window[1];
       for (int64_t row = 0; row < to.height; row++)
         for (int64_t column = 0; column < to.width; column++)
-          *out++ =
-              (float)(transposed_sum(kernel, in, &from, weight, group_inputs, group_outputs, window, row, column) + (bias ? (double)bias[o] : 0.0));
+          *out++ = (bnd_real)(transposed_sum(kernel, in, &from, weight, group_inputs, group_outputs, window, row, column) +
+                              (bias ? (double)bias[o] : 0.0));
     }
 }
 
@@ -99,12 +100,12 @@ void bnd_reference_transposed_convolution(const bnd_kernel *kernel, const bnd_ar
 void bnd_reference_linear(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
   (void)kernel, (void)output_count;
   const bnd_array *x = &inputs[0], *w = &inputs[1], *y = &outputs[0];
-  const float *bias = input_count > 2 ? inputs[2].data : NULL;
+  const bnd_real *bias = input_count > 2 ? inputs[2].data : NULL;
   const size_t out_features = (size_t)w->shape.size[0], in_features = (size_t)w->shape.size[1], rows = bnd_span(&x->shape, 0, x->shape.rank - 1);
   for (size_t r = 0; r < rows; r++)
     for (size_t o = 0; o < out_features; o++) {
       double sum = 0;
       for (size_t i = 0; i < in_features; i++) sum += (double)x->data[r * in_features + i] * (double)w->data[o * in_features + i];
-      y->data[r * out_features + o] = (float)(sum + (bias ? (double)bias[o] : 0.0));
+      y->data[r * out_features + o] = (bnd_real)(sum + (bias ? (double)bias[o] : 0.0));
     }
 }

@@ -5,7 +5,7 @@
 
 void bnd_reference_copy(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
   (void)kernel, (void)input_count, (void)output_count;
-  memcpy(outputs[0].data, inputs[0].data, bnd_array_count(&inputs[0]) * sizeof(float));
+  memcpy(outputs[0].data, inputs[0].data, bnd_array_count(&inputs[0]) * sizeof(bnd_real));
 }
 
 /* Also stack, whose inputs lack the dimension kernel->axis: in both each input fills an equal share of every outer index. */
@@ -15,7 +15,7 @@ void bnd_reference_cat(const bnd_kernel *kernel, const bnd_array *inputs, int in
   size_t at = 0;
   for (int k = 0; k < input_count && outer; k++) {
     const size_t part = bnd_array_count(&inputs[k]) / outer;
-    for (size_t o = 0; o < outer; o++) memcpy(outputs[0].data + o * row + at, inputs[k].data + o * part, part * sizeof(float));
+    for (size_t o = 0; o < outer; o++) memcpy(outputs[0].data + o * row + at, inputs[k].data + o * part, part * sizeof(bnd_real));
     at += part;
   }
 }
@@ -28,10 +28,10 @@ void bnd_reference_slice(const bnd_kernel *kernel, const bnd_array *inputs, int 
                inner = bnd_span(shape, kernel->axis + 1, shape->rank);
   if (outer * inner == 0) return;
   const size_t taken = bnd_array_count(&outputs[0]) / (outer * inner);
-  float *y = outputs[0].data;
+  bnd_real *y = outputs[0].data;
   for (size_t o = 0; o < outer; o++)
     for (size_t i = 0; i < taken; i++, y += inner)
-      memcpy(y, inputs[0].data + (o * size + (size_t)kernel->start + i * (size_t)kernel->step) * inner, inner * sizeof(float));
+      memcpy(y, inputs[0].data + (o * size + (size_t)kernel->start + i * (size_t)kernel->step) * inner, inner * sizeof(bnd_real));
 }
 
 void bnd_reference_split(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
@@ -40,7 +40,7 @@ void bnd_reference_split(const bnd_kernel *kernel, const bnd_array *inputs, int 
   size_t at = 0;
   for (int k = 0; k < output_count && outer; k++) {
     const size_t part = bnd_array_count(&outputs[k]) / outer;
-    for (size_t o = 0; o < outer; o++) memcpy(outputs[k].data + o * part, inputs[0].data + o * row + at, part * sizeof(float));
+    for (size_t o = 0; o < outer; o++) memcpy(outputs[k].data + o * part, inputs[0].data + o * row + at, part * sizeof(bnd_real));
     at += part;
   }
 }
@@ -48,7 +48,7 @@ void bnd_reference_split(const bnd_kernel *kernel, const bnd_array *inputs, int 
 enum { TILE = 16, STRIP = 256 };
 
 /* y[r][c] = x[c * step + r], in tiles so that both sides stay in the cache. */
-static void transpose_matrix(const float *x, size_t step, float *y, size_t rows, size_t columns) {
+static void transpose_matrix(const bnd_real *x, size_t step, bnd_real *y, size_t rows, size_t columns) {
   for (size_t r = 0; r < rows; r += TILE)
     for (size_t c = 0; c < columns; c += TILE)
       for (size_t i = r; i < rows && i < r + TILE; i++)
@@ -80,8 +80,8 @@ void bnd_reference_permute(const bnd_kernel *kernel, const bnd_array *inputs, in
   for (size_t m = 0; m < matrices; m++)
     for (size_t s = 0; s < strips; s++) {
       const size_t first = s * STRIP, taken = rows - first < STRIP ? rows - first : STRIP;
-      const float *x = inputs[0].data + first * row_step;
-      float *y = outputs[0].data + (m * rows + first) * columns;
+      const bnd_real *x = inputs[0].data + first * row_step;
+      bnd_real *y = outputs[0].data + (m * rows + first) * columns;
       size_t rest = m;
       for (int d = rank - 3; d >= 0; d--) {
         x += rest % (size_t)sizes[d] * steps[d];
@@ -102,7 +102,7 @@ void bnd_reference_pixel_shuffle(const bnd_kernel *kernel, const bnd_array *inpu
   const bnd_shape *from = &inputs[0].shape;
   const size_t r = (size_t)kernel->factor, h = (size_t)from->size[from->rank - 2], w = (size_t)from->size[from->rank - 1];
   const size_t planes = bnd_span(from, 0, from->rank - 2) / (r * r);
-  float *y = outputs[0].data;
+  bnd_real *y = outputs[0].data;
   for (size_t p = 0; p < planes; p++)
     for (size_t i = 0; i < h * r; i++)
       for (size_t j = 0; j < w * r; j++) *y++ = inputs[0].data[((p * r * r + i % r * r + j % r) * h + i / r) * w + j / r];
@@ -114,7 +114,7 @@ void bnd_reference_meshgrid(const bnd_kernel *kernel, const bnd_array *inputs, i
   for (int k = 0; k < output_count; k++) {
     const bnd_shape *shape = &outputs[k].shape;
     const size_t outer = bnd_span(shape, 0, k), size = (size_t)shape->size[k], inner = bnd_span(shape, k + 1, shape->rank);
-    float *y = outputs[k].data;
+    bnd_real *y = outputs[k].data;
     for (size_t o = 0; o < outer; o++)
       for (size_t i = 0; i < size; i++)
         for (size_t j = 0; j < inner; j++) *y++ = inputs[k].data[i];
@@ -124,11 +124,11 @@ void bnd_reference_meshgrid(const bnd_kernel *kernel, const bnd_array *inputs, i
 void bnd_reference_arange(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
   (void)kernel, (void)inputs, (void)input_count, (void)output_count;
   const size_t count = bnd_array_count(&outputs[0]);
-  for (size_t i = 0; i < count; i++) outputs[0].data[i] = (float)i;
+  for (size_t i = 0; i < count; i++) outputs[0].data[i] = (bnd_real)i;
 }
 
 void bnd_reference_full(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
   (void)inputs, (void)input_count, (void)output_count;
   const size_t count = bnd_array_count(&outputs[0]);
-  for (size_t i = 0; i < count; i++) outputs[0].data[i] = (float)kernel->number;
+  for (size_t i = 0; i < count; i++) outputs[0].data[i] = (bnd_real)kernel->number;
 }
