@@ -59,8 +59,8 @@ typedef void bnd_gradient_function(const bnd_kernel *kernel, const bnd_array *in
 /* The plain loop of a kernel's backward rule; NULL where no gradient passes (arange, full). */
 bnd_gradient_function *bnd_reference_gradient(bnd_operator_id id);
 
-/* Batch normalization with the statistics of the batch, over all dimensions but the second: [N, C, ...], at least two values a
-   channel. z = (x - mean) / sqrt(variance + epsilon), y = weight * z + bias; weight and bias may be NULL. Sums run in double in memory order. */
+/* Batch normalization with the statistics of the batch, over all dimensions but the second: [N, C, ...], at least two values a channel.
+   z = (x - mean) / sqrt(variance + epsilon), y = weight * z + bias; weight and bias may be NULL. Sums run in double in memory order. */
 /* Mean and biased variance of every channel (two passes). */
 void bnd_batch_norm_statistics(const bnd_array *x, double *mean, double *variance);
 /* running = (1 - momentum) * running + momentum * that of the batch, with the unbiased variance (n / (n - 1)). */
@@ -68,8 +68,7 @@ void bnd_batch_norm_update(const bnd_shape *shape, const double *mean, const dou
                            bnd_real *running_variance);
 void bnd_batch_norm_forward(const bnd_array *x, const bnd_real *weight, const bnd_real *bias, const double *mean, const double *variance,
                             double epsilon, bnd_real *y);
-/* dbias = sum dy; dweight = sum dy z; dx = weight / sqrt(variance + epsilon) * (dy - dbias / n - z dweight / n), n values a channel. Each may be
- * NULL. */
+/* dbias = sum dy; dweight = sum dy z; dx = weight / sqrt(variance + epsilon) * (dy - (dbias + z dweight) / n), n values a channel. Each may be NULL. */
 void bnd_batch_norm_backward(const bnd_array *x, const bnd_real *weight, const double *mean, const double *variance, double epsilon,
                              const bnd_real *dy, bnd_real *dx, bnd_real *dweight, bnd_real *dbias);
 
