@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "eval/torch_order.h"
+#include "tensor/torch_order.h"
 
 /* torchvision's batched_nms shifts the classes apart up to this many boxes (4000 numbers) and loops over the classes beyond. */
 enum { SHIFTED_BOXES_LIMIT = 1000 };

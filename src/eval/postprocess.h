@@ -1,6 +1,6 @@
 /* From a detector's decoded output to detections: threshold, top-k, non-maximum suppression.
  * Follows super-gradients' PPYoloEPostPredictionCallback as it runs on a CPU (torch 2.7.1, torchvision 0.22.1), including the order torch
- * gives to equal scores (eval/torch_order.h), so that quantized scores, which tie often, keep and drop the same boxes. */
+ * gives to equal scores (tensor/torch_order.h), so that quantized scores, which tie often, keep and drop the same boxes. */
 #ifndef BND_EVAL_POSTPROCESS_H
 #define BND_EVAL_POSTPROCESS_H
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "eval/torch_order.h"
+#include "tensor/torch_order.h"
 
 enum { IOU_THRESHOLDS = 10, GRID = 101, EVERY_THRESHOLD = (1 << IOU_THRESHOLDS) - 1 };
 

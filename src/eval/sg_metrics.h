@@ -4,7 +4,7 @@
  * An image's matching (bnd_sg_match_image) depends on that image alone, so several threads may compute records; appending them in image order
  * gives the same result for any number of threads.
  *
- * Equal scores: taken in the order torch.argsort gives them (eval/torch_order.h), as in the original. */
+ * Equal scores: taken in the order torch.argsort gives them (tensor/torch_order.h), as in the original. */
 #ifndef BND_EVAL_SG_METRICS_H
 #define BND_EVAL_SG_METRICS_H
 

@@ -55,6 +55,37 @@ static inline bnd_real bnd_hardsigmoid(bnd_real x) {
   return y / 6.f;
 }
 
+/* ln(1 + x) for -0.3 < x < 0.4143, relative error below 1e-13: 2 artanh(z) = 2 (z + z^3/3 + z^5/5 + ...) with z = x / (2 + x), so that z^2 < 0.0312;
+   the first term left out is z^17 / 17. */
+static inline double bnd_log1p_near_0(double x) {
+  const double z = x / (2.0 + x), s = z * z;
+  double p = 1.0 / 15;
+  p = p * s + 1.0 / 13;
+  p = p * s + 1.0 / 11;
+  p = p * s + 1.0 / 9;
+  p = p * s + 1.0 / 7;
+  p = p * s + 1.0 / 5;
+  p = p * s + 1.0 / 3;
+  return 2.0 * (z + z * s * p);
+}
+
+/* ln(1 + x) for 0 <= x <= 1: for x above sqrt(2) - 1 it is ln(2) + ln((1 + x) / 2). Free of branches; NaN stays. */
+static inline double bnd_log1p_double(double x) {
+  const double halved = (x - 1.0) * 0.5, ln_2 = 0x1.62e42fefa39efp-1, limit = 0x1.a827999fcef32p-2;
+  return bnd_log1p_near_0(x > limit ? halved : x) + (x > limit ? ln_2 : 0.0);
+}
+
+/* Natural logarithm of a positive normal number, absolute error below 1e-12: x = 2^n * m with m from sqrt(1/2) to sqrt(2). */
+static inline double bnd_log_double(double x) {
+  uint64_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  const uint64_t n = (bits - 0x3fe6a09e667f3bcdu) >> 52 << 52; /* the exponent of x / sqrt(1/2), in its place */
+  bits -= n;
+  double m;
+  memcpy(&m, &bits, sizeof m);
+  return (double)((int64_t)n >> 52) * 0x1.62e42fefa39efp-1 + bnd_log1p_near_0(m - 1.0);
+}
+
 bnd_real bnd_tanh(bnd_real x);
 /* Gauss error function. */
 bnd_real bnd_erf(bnd_real x);

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "eval/postprocess.h"
-#include "eval/torch_order.h"
+#include "tensor/torch_order.h"
 
 /* Inputs as tests/golden/nms.py draws them. */
 static double next_uniform(uint32_t *state) {

@@ -1,4 +1,4 @@
-#include "eval/torch_order.h"
+#include "tensor/torch_order.h"
 
 #include <math.h>
 #include <stdbool.h>

@@ -6,8 +6,8 @@
  * matter: an int8 score tensor has at most 256 values, and which of the equal ones enter non-maximum suppression moves mAP in the third digit.
  *
  * Not stable, but a function of the input alone: the same bytes on every machine and for any number of threads. */
-#ifndef BND_EVAL_TORCH_ORDER_H
-#define BND_EVAL_TORCH_ORDER_H
+#ifndef BND_TENSOR_TORCH_ORDER_H
+#define BND_TENSOR_TORCH_ORDER_H
 
 #include <stddef.h>
 #include <stdint.h>
