@@ -7,6 +7,7 @@
 #include "exec/exec.h"
 #include "flow/class_names.h"
 #include "formats/checkpoint/checkpoint.h"
+#include "formats/checkpoint/writer.h"
 #include "models/yolo_nas/yolo_nas.h"
 
 struct bnd_model {
@@ -40,5 +41,8 @@ bnd_yolo_nas_form bnd_form_of(bnd_form form, bnd_yolo_nas_form otherwise);
 /* Reads class names and the preprocessing chain of super-gradients' `processing_params`. *found false: there are none. */
 bnd_status bnd_processing_params_read(const char *path, const bnd_value *params, bnd_class_names *classes, bnd_preprocessing *preprocessing, bool *found,
                                       bnd_error *error);
+/* Adds the same to a checkpoint, as super-gradients' trainer does: it can then predict with the file, and bnd_processing_params_read gives back
+   *preprocessing. The reader knows one way to keep an aspect ratio, BND_RESCALE_LONGEST_ROUND; bnd_model_preprocessing chooses. */
+void bnd_processing_params_write(bnd_checkpoint_writer *writer, const bnd_class_names *classes, const bnd_preprocessing *preprocessing);
 
 #endif

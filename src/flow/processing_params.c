@@ -109,3 +109,75 @@ bnd_status bnd_processing_params_read(const char *path, const bnd_value *params,
   *found = true;
   return BND_OK;
 }
+
+/* --- writing --- */
+
+static void begin_step(bnd_checkpoint_writer *w, const char *name) {
+  bnd_checkpoint_begin_dict(w, NULL);
+  bnd_checkpoint_begin_dict(w, name);
+}
+
+static void end_step(bnd_checkpoint_writer *w) {
+  bnd_checkpoint_end(w);
+  bnd_checkpoint_end(w);
+}
+
+static void put_size(bnd_checkpoint_writer *w, int height, int width) {
+  bnd_checkpoint_begin_list(w, "output_shape");
+  bnd_checkpoint_put_int(w, NULL, height);
+  bnd_checkpoint_put_int(w, NULL, width);
+  bnd_checkpoint_end(w);
+}
+
+static void put_numbers(bnd_checkpoint_writer *w, const char *key, const float numbers[3]) {
+  bnd_checkpoint_begin_list(w, key);
+  for (int i = 0; i < 3; i++) bnd_checkpoint_put_float(w, NULL, (double)numbers[i]);
+  bnd_checkpoint_end(w);
+}
+
+static void put_chain(bnd_checkpoint_writer *w, const bnd_preprocessing *p) {
+  if (p->bgr) bnd_checkpoint_put_text(w, NULL, "ReverseImageChannels");
+  if (p->rescale != BND_RESCALE_NONE) {
+    begin_step(w, p->rescale == BND_RESCALE_STRETCH ? "DetectionRescale" : "DetectionLongestMaxSizeRescale");
+    put_size(w, p->rescale_height, p->rescale_width);
+    end_step(w);
+  }
+  begin_step(w, p->padding == BND_PAD_CENTER ? "DetectionCenterPadding" : "DetectionBottomRightPadding");
+  put_size(w, p->height, p->width);
+  bnd_checkpoint_put_int(w, "pad_value", p->pad_value);
+  end_step(w);
+  if (p->max_value > 0) {
+    begin_step(w, "StandardizeImage");
+    bnd_checkpoint_put_float(w, "max_value", p->max_value);
+    end_step(w);
+  }
+  if (p->normalize) {
+    begin_step(w, "NormalizeImage");
+    put_numbers(w, "mean", p->mean);
+    put_numbers(w, "std", p->std);
+    end_step(w);
+  }
+  begin_step(w, "ImagePermute");
+  bnd_checkpoint_begin_list(w, "permutation");
+  bnd_checkpoint_put_int(w, NULL, 2), bnd_checkpoint_put_int(w, NULL, 0), bnd_checkpoint_put_int(w, NULL, 1);
+  bnd_checkpoint_end(w);
+  end_step(w);
+}
+
+void bnd_processing_params_write(bnd_checkpoint_writer *w, const bnd_class_names *classes, const bnd_preprocessing *preprocessing) {
+  bnd_checkpoint_begin_dict(w, "processing_params");
+  bnd_checkpoint_begin_list(w, "class_names");
+  for (size_t i = 0; i < classes->count; i++) bnd_checkpoint_put_text(w, NULL, classes->names[i]);
+  bnd_checkpoint_end(w);
+  bnd_checkpoint_begin_dict(w, "image_processor");
+  bnd_checkpoint_begin_dict(w, "ComposeProcessing");
+  bnd_checkpoint_begin_list(w, "processings");
+  put_chain(w, preprocessing);
+  bnd_checkpoint_end(w);
+  bnd_checkpoint_end(w);
+  bnd_checkpoint_end(w);
+  /* what get_dataset_preprocessing_params writes for every detection data set */
+  bnd_checkpoint_put_float(w, "iou", 0.65);
+  bnd_checkpoint_put_float(w, "conf", 0.5);
+  bnd_checkpoint_end(w);
+}
