@@ -1,5 +1,5 @@
-/* write_checkpoint OUT.pth VARIANT WIDTH CLASSES SEED [FROM.pth]: a checkpoint as training writes it, for torch and super-gradients to open; and OUT.pth.raw, the
-   bytes of the tensors under "net" one after the other. FROM: its weights with so many CLASSES instead of fresh ones. */
+/* write_checkpoint OUT.pth VARIANT WIDTH CLASSES SEED [FROM.pth]: a checkpoint as training writes it, for torch and super-gradients to open; and
+   OUT.pth.raw, the bytes of the tensors under "net" one after the other. FROM: its weights with so many CLASSES instead of fresh ones. */
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -286,7 +286,11 @@ static void impossible_places_are_named(void **state) {
 static void end_too_often(bnd_checkpoint_writer *w) { bnd_checkpoint_end(w); }
 static void never_end(bnd_checkpoint_writer *w) { bnd_checkpoint_begin_list(w, "list"); }
 static void no_key(bnd_checkpoint_writer *w) { bnd_checkpoint_put_int(w, NULL, 1); }
-static void key_in_list(bnd_checkpoint_writer *w) { bnd_checkpoint_begin_list(w, "list"), bnd_checkpoint_put_int(w, "one", 1), bnd_checkpoint_end(w); }
+static void key_in_list(bnd_checkpoint_writer *w) {
+  bnd_checkpoint_begin_list(w, "list");
+  bnd_checkpoint_put_int(w, "one", 1);
+  bnd_checkpoint_end(w);
+}
 static void latin_key(bnd_checkpoint_writer *w) { bnd_checkpoint_put_int(w, "gr\xf6\xdf", 1); }
 static void latin_text(bnd_checkpoint_writer *w) { bnd_checkpoint_put_text(w, "size", "gr\xf6\xdf"); }
 static void overlong_text(bnd_checkpoint_writer *w) { bnd_checkpoint_put_text(w, "size", "\xc0\x80"); }

@@ -124,7 +124,8 @@ static void impossible_networks_are_refused(void **state) {
     char variant;
     double width;
     int classes;
-  } CASES[] = {{'X', 1, 80}, {'S', 0, 80}, {'S', -1, 80}, {'S', NAN, 80}, {'S', INFINITY, 80}, {'S', 17, 80}, {'S', 1, 0}, {'S', 1, 65537}, {'S', 1, -5}};
+  } CASES[] = {
+      {'X', 1, 80}, {'S', 0, 80}, {'S', -1, 80}, {'S', NAN, 80}, {'S', INFINITY, 80}, {'S', 17, 80}, {'S', 1, 0}, {'S', 1, 65537}, {'S', 1, -5}};
   for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++)
     assert_int_equal(bnd_yolo_nas_scaled(CASES[i].variant, CASES[i].width, CASES[i].classes, &a, NULL), BND_ERROR_ARGUMENT);
 }
@@ -170,7 +171,8 @@ static void initial_values_have_the_right_distribution(void **state) {
       sum += value, squares += value * value;
     }
     /* uniform in +-b: mean 0, variance b^2/3; the mean of n has deviation b/sqrt(3n), that of squares b^2 sqrt(4/45/n) */
-    const double of_mean = fabs(sum / n) / (bound / sqrt(3 * n)), of_squares = fabs(squares / n - bound * bound / 3) / (bound * bound * sqrt(4 / 45. / n));
+    const double of_mean = fabs(sum / n) / (bound / sqrt(3 * n));
+    const double of_squares = fabs(squares / n - bound * bound / 3) / (bound * bound * sqrt(4 / 45. / n));
     if (of_mean > 5 || of_squares > 5) fail_msg("%s: mean off by %.1f, variance by %.1f standard deviations", name, of_mean, of_squares);
     largest_sigma = fmax(largest_sigma, fmax(of_mean, of_squares));
     random++;
@@ -345,12 +347,13 @@ static void foreign_graphs_change_nothing(void **state) {
   bnd_yolo_nas_state *dict = fresh('S', 0.1, 4, 5), *wider = fresh('S', 0.2, 4, 5), *longer = fresh('M', 0.1, 4, 5), *before = NULL;
   MUST(bnd_yolo_nas_state_copy(dict, &before, error));
   bnd_yolo_nas_state *const others[] = {wider, longer};
+  static const char *const NAMED[] = {"backbone.stem.conv.branch_3x3.conv.weight of the network", "neck.neck2.blocks.bottlenecks.2.alpha of the network"};
   for (int i = 0; i < 2; i++) {
     bnd_yolo_nas *model = model_of(others[i]);
     bnd_graph *graph = training_graph(model);
     bnd_error error = {0};
     assert_int_equal(bnd_yolo_nas_state_update(dict, graph, 1, &error), BND_ERROR_ARGUMENT);
-    assert_non_null(strstr(error.message, i ? "neck.neck2.blocks.bottlenecks.2.alpha of the network" : "backbone.stem.conv.branch_3x3.conv.weight of the network"));
+    assert_non_null(strstr(error.message, NAMED[i]));
     assert_same_states(dict, before);
     bnd_graph_destroy(graph);
     bnd_yolo_nas_destroy(model);

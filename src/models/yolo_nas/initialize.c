@@ -21,7 +21,8 @@ bnd_status bnd_yolo_nas_scaled(char variant, double width, int classes, bnd_yolo
   bnd_yolo_nas_architecture a;
   if (!bnd_yolo_nas_published(variant, classes, &a))
     return bnd_fail(error, BND_ERROR_ARGUMENT, "there is no YOLO-NAS of variant '%c'; choose S, M or L", variant);
-  if (!(width > 0 && width <= 16)) return bnd_fail(error, BND_ERROR_ARGUMENT, "a width of %g is impossible; it must be above 0 and at most 16", width);
+  if (!(width > 0 && width <= 16))
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "a width of %g is impossible; it must be above 0 and at most 16", width);
   if (classes < 1 || classes > 65536) return bnd_fail(error, BND_ERROR_ARGUMENT, "%d classes are impossible; there must be 1 to 65536", classes);
   a.full_width = width == 1;
   a.stem = scaled(a.stem, width);
