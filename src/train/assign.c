@@ -97,10 +97,11 @@ static const float *predicted_box(assigner *a, size_t anchor) {
   return box;
 }
 
-/* The alignment metric: score * IoU^6. */
+/* The alignment metric: score * IoU^6. The sigmoid is taken step by step in float: it is 0 where the exponential overflows, and zeros tie. */
 static float alignment(assigner *a, size_t anchor, const target *t, float iou) {
+  const float logit = a->image->class_logits[anchor * (size_t)a->options->classes + (size_t)t->label];
   const double square = (double)iou * (double)iou;
-  return bnd_sigmoid(a->image->class_logits[anchor * (size_t)a->options->classes + (size_t)t->label]) * (float)(square * square * square);
+  return 1.f / (1.f + bnd_exp(-logit)) * (float)(square * square * square);
 }
 
 static bnd_status read_targets(assigner *a, size_t image_index, bnd_error *error) {
