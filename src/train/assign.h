@@ -36,7 +36,7 @@ void bnd_box_decode(const float *logits, int reg_max, bnd_box_sides *sides);
 /* (x - left, y - top, x + right, y + bottom) around a point in strides, each rounded to float. */
 void bnd_box_around(float x, float y, const bnd_box_sides *sides, float box[4]);
 
-/* `place` ("image 3") stands in messages. Logits are finite. */
+/* image_index stands in messages. The logits are finite. On failure *assignment is empty. */
 bnd_status bnd_assign_targets(const bnd_loss_options *options, const bnd_anchors *anchors, const bnd_loss_image *image, size_t image_index,
                               bnd_assignment *assignment, bnd_error *error);
 
