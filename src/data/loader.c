@@ -59,7 +59,7 @@ static bnd_status choose(bnd_loader *loader, const bnd_loader_options *options, 
     if (can_be_trained_on(coco, image)) loader->images[loader->count++] = image;
   }
   if (loader->count == 0)
-    return bnd_fail(error, BND_ERROR_FORMAT, "%s: none of %zu images has a box to train on (boxes that are crowd or lie outside do not count)",
+    return bnd_fail(error, BND_ERROR_FORMAT, "%s: none of %zu images has a box to train on (crowd boxes do not count)",
                     coco->file, listed);
   return take_share(loader, error);
 }

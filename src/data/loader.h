@@ -29,8 +29,9 @@ typedef struct bnd_loader {
   size_t count;
 } bnd_loader;
 
-/* Of the images those with at least one box that is not crowd and does not lie outside can be trained on (super-gradients'
-   ignore_empty_annotations, with_crowd False). Fails when none remains. On failure *loader is zeroed. */
+/* Of the images those can be trained on that have a box which is not crowd (super-gradients' ignore_empty_annotations, with_crowd False; as there,
+   boxes that end before they begin do not count, while those left without an area by clipping do). Fails when none remains. On failure *loader is
+   zeroed. */
 bnd_status bnd_loader_create(const bnd_coco *coco, const bnd_loader_options *options, bnd_loader *loader, bnd_error *error);
 void bnd_loader_free(bnd_loader *loader); /* and zeroes *loader */
 

@@ -2,10 +2,12 @@
 exactness is not attainable (HSV), pixels. Run in the oracle environment with OpenCV 4.10 in front of its own (5.0 has another warpAffine):
 
     pip install --no-deps --target cv410 opencv-python-headless==4.10.0.84
-    PYTHONPATH=cv410 python tests/golden/make_augment.py tests/data/augment
+    PYTHONPATH=cv410 python tests/golden/make_augment.py tests/data/augment <shared>
 
 cases.txt holds words: `case KIND WIDTH HEIGHT SIDE SWAPPED`, the draws in the order of bnd_augment_draws (hexadecimal floats), `boxes`, `partner` and `expect` with their count and rows
 x1 y1 x2 y2 label as bits of float32 (`finish` and `chain`: label cx cy w h), and the result `pixels WIDTH HEIGHT CRC`; a CRC of 0: compare with the next pixels of hsv.bin.
+photographs.txt: the same for whole training samples of the shared folder's data/coco, train2017, through super-gradients' data set (without HSV): id,
+SWAPPED, draws as above with the partner's place in images[] before its flip, CRC of the input, number of targets and CRC of their rows.
 Pixels are bytes HWC; for `finish` and `chain` the network's float input [3,SIDE,SIDE] (CRC of float32) or, in hsv.bin, times 255 as bytes.
 """
 import os, random, sys, zlib
@@ -124,3 +126,32 @@ for size, side in (((64, 48), 64), ((639, 480), 640), ((31, 64), 64), ((100, 70)
 for _ in range(12): run("chain", 640, 480, side=640, partner_size=(427, 640), count=15, fixed=dict(hsv=off))
 for _ in range(6): run("chain", 320, 320, side=320, swapped=1, partner_size=(320, 200), count=15, fixed=dict(hsv=off))
 for _ in range(6): run("chain", 64, 48, side=64, partner_size=(64, 64), count=9, fixed=dict(hsv=on), pixels_in_file=True)
+
+# Whole samples of a real data set. Both offsets of mixup take the same draw, so that it does not matter which of them the original asks for.
+import json
+from super_gradients.training.datasets.detection_datasets.coco_format_detection import COCOFormatDetectionDataset
+root = f"{sys.argv[2]}/data/coco"
+data = json.load(open(f"{root}/annotations/instances_train2017.json"))
+photographs = open(f"{sys.argv[1]}/photographs.txt", "w")
+dataset = COCOFormatDetectionDataset(
+    data_dir=root, json_annotation_file="annotations/instances_train2017.json", images_dir="images/train2017", input_dim=(640, 640), with_crowd=False,
+    cache_annotations=True, ignore_empty_annotations=True, all_classes_list=[c["name"] for c in sorted(data["categories"], key=lambda c: c["id"])],
+    transforms=[T.DetectionRandomAffine(degrees=0, translate=0.25, scales=[0.5, 1.5], shear=0.0, target_size=None, filter_box_candidates=True, wh_thr=2,
+                                        area_thr=0.1, ar_thr=20, border_value=114),
+                T.DetectionRGB2BGR(prob=0.5), T.DetectionHSV(prob=0.5, hgain=18, sgain=30, vgain=30), T.DetectionHorizontalFlip(prob=0.5),
+                T.DetectionMixup(input_dim=None, mixup_scale=[0.5, 1.5], prob=0.5, flip_prob=0.5),
+                T.DetectionPaddedRescale(input_dim=(640, 640), pad_value=114), T.DetectionStandardize(255.0),
+                T.DetectionTargetsFormatTransform(output_format="LABEL_CXCYWH")])
+id_of = {image.get("file_name"): image["id"] for image in data["images"]}
+for i in range(len(dataset)):
+    d, swapped, place = draws(), i % 2, uniform()
+    T.get_affine_matrix = affine_matrix if swapped else corrected_matrix
+    queue[:] = [d[k] for k in ("angle", "scale", "shear_x", "shear_y", "x", "y", "rgb")] + [off] + \
+               [d[k] for k in ("flip", "mixup")] + ([place, d["partner_flip"], d["partner_scale"], d["partner_x"], d["partner_x"]] if d["mixup"] < 0.5 else [])
+    x, target = dataset[i]
+    path = dataset._get_sample_annotations(i, ignore_empty_annotations=True)["img_path"]
+    between = lambda low, high, u: low + (high - low) * u
+    print(id_of[os.path.basename(path)], swapped, word(between(0.5, 1.5, d["scale"])), word(between(0.25, 0.75, d["x"])), word(between(0.25, 0.75, d["y"])),
+          word(d["rgb"] < 0.5), word(d["flip"] < 0.5), word(d["mixup"] < 0.5), int(place * len(data["images"])), word(d["partner_flip"] < 0.5),
+          word(between(0.5, 1.5, d["partner_scale"])), word(d["partner_x"]), crc(x.astype(np.float32)), len(target), crc(target.astype(np.float32)),
+          file=photographs)
