@@ -36,11 +36,17 @@ uint64_t bnd_random_u64(bnd_random *random) {
   return low | (uint64_t)bnd_random_u32(random) << 32;
 }
 
-double bnd_random_uniform(bnd_random *random) { return (double)(bnd_random_u64(random) >> 11) * 0x1p-53; }
+double bnd_random_uniform(bnd_random *random) {
+  return (double)(bnd_random_u64(random) >> 11) * 0x1p-53;
+}
 
-double bnd_random_between(bnd_random *random, double low, double high) { return low + (high - low) * bnd_random_uniform(random); }
+double bnd_random_between(bnd_random *random, double low, double high) {
+  return low + (high - low) * bnd_random_uniform(random);
+}
 
-bool bnd_random_chance(bnd_random *random, double probability) { return bnd_random_uniform(random) < probability; }
+bool bnd_random_chance(bnd_random *random, double probability) {
+  return bnd_random_uniform(random) < probability;
+}
 
 uint64_t bnd_random_below(bnd_random *random, uint64_t count) {
   if (count == 0) return 0;

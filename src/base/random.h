@@ -15,7 +15,7 @@ void bnd_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t outpu
 typedef struct bnd_random {
   uint32_t key[2], counter[4]; /* seed; number of the block, purpose, epoch, position */
   uint32_t block[4];
-  int left;                    /* words of `block` not handed out yet */
+  int left; /* words of `block` not handed out yet */
 } bnd_random;
 
 bnd_random bnd_random_stream(uint64_t seed, uint32_t epoch, uint32_t position, uint32_t purpose);

@@ -171,8 +171,10 @@ bnd_status bnd_image_warp_affine(const bnd_image *image, const double matrix[6],
   if (!invert(matrix, inverse)) return bnd_fail(error, BND_ERROR_ARGUMENT, "the affine matrix has no inverse");
   BND_TRY(bnd_image_create(image->width, image->height, warped, error));
   bnd_status status = BND_OK;
-  if (inverse[1] == 0 && inverse[3] == 0) status = warp_upright(image, inverse, border, warped, error);
-  else warp_general(image, inverse, border, warped);
+  if (inverse[1] == 0 && inverse[3] == 0)
+    status = warp_upright(image, inverse, border, warped, error);
+  else
+    warp_general(image, inverse, border, warped);
   if (status != BND_OK) bnd_image_free(warped);
   return status;
 }

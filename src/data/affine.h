@@ -6,7 +6,7 @@
 #include "formats/image/image.h"
 
 /* `matrix` maps the image to the result, row by row: x' = m[0] x + m[1] y + m[2], y' = m[3] x + m[4] y + m[5]; it must be invertible and finite.
-   *warped is a new image of the same size; zeroed on failure. Sides above 32766 are refused, as OpenCV does. */
+ *warped is a new image of the same size; zeroed on failure. Sides above 32766 are refused, as OpenCV does. */
 bnd_status bnd_image_warp_affine(const bnd_image *image, const double matrix[6], uint8_t border, bnd_image *warped, bnd_error *error);
 
 /* The matrix that scales and rotates (degrees, counter-clockwise on the screen) around the middle (width / 2, height / 2 in whole numbers), shears

@@ -157,7 +157,9 @@ bnd_status bnd_augment_affine(bnd_sample *sample, const bnd_augment_options *opt
   return BND_OK;
 }
 
-static size_t pixel_count(const bnd_image *image) { return (size_t)image->width * (size_t)image->height; }
+static size_t pixel_count(const bnd_image *image) {
+  return (size_t)image->width * (size_t)image->height;
+}
 
 void bnd_augment_reverse_channels(bnd_sample *sample) {
   uint8_t *pixel = sample->image.pixels;
@@ -241,7 +243,9 @@ static void blend(bnd_image *image, const bnd_image *second, int x_offset, int y
   }
 }
 
-static double clip(double value, double limit) { return value < 0 ? 0 : value > limit ? limit : value; }
+static double clip(double value, double limit) {
+  return value < 0 ? 0 : value > limit ? limit : value;
+}
 
 /* The partner's boxes: scaled in f32, the rest in f64; those left without an area go. */
 static void append_boxes(bnd_sample *sample, const bnd_sample *partner, double scale, const bnd_image *second, const int offset[2]) {

@@ -59,8 +59,7 @@ static bnd_status choose(bnd_loader *loader, const bnd_loader_options *options, 
     if (can_be_trained_on(coco, image)) loader->images[loader->count++] = image;
   }
   if (loader->count == 0)
-    return bnd_fail(error, BND_ERROR_FORMAT, "%s: none of %zu images has a box to train on (crowd boxes do not count)",
-                    coco->file, listed);
+    return bnd_fail(error, BND_ERROR_FORMAT, "%s: none of %zu images has a box to train on (crowd boxes do not count)", coco->file, listed);
   return take_share(loader, error);
 }
 
@@ -68,8 +67,10 @@ bnd_status bnd_loader_create(const bnd_coco *coco, const bnd_loader_options *opt
   *loader = (bnd_loader){0};
   if (!(options->share > 0 && options->share <= 1))
     return bnd_fail(error, BND_ERROR_ARGUMENT, "a share of %g of the training images; allowed is more than 0, at most 1", options->share);
-  if (options->augment) BND_TRY(bnd_augment_options_check(&options->augmentation, error));
-  else BND_TRY(bnd_preprocessing_check(&options->preprocessing, "training images", error));
+  if (options->augment)
+    BND_TRY(bnd_augment_options_check(&options->augmentation, error));
+  else
+    BND_TRY(bnd_preprocessing_check(&options->preprocessing, "training images", error));
   *loader = (bnd_loader){.coco = coco, .options = *options};
   loader->options.images = NULL;
   const bnd_status status = choose(loader, options, error);
@@ -82,7 +83,9 @@ void bnd_loader_free(bnd_loader *loader) {
   *loader = (bnd_loader){0};
 }
 
-size_t bnd_loader_count(const bnd_loader *loader) { return loader->count; }
+size_t bnd_loader_count(const bnd_loader *loader) {
+  return loader->count;
+}
 
 bnd_status bnd_loader_batches(const bnd_loader *loader, size_t batch, size_t *batches, bnd_error *error) {
   *batches = batch ? loader->count / batch : 0;

@@ -7,11 +7,11 @@
 
 typedef struct bnd_loader_options {
   uint64_t seed;
-  bool shuffle;                     /* a new order for every epoch; else the order of the list */
-  const size_t *images;             /* indices into coco->images to choose from, borrowed until bnd_loader_create returns; NULL: all */
+  bool shuffle;         /* a new order for every epoch; else the order of the list */
+  const size_t *images; /* indices into coco->images to choose from, borrowed until bnd_loader_create returns; NULL: all */
   size_t image_count;
-  size_t limit;                     /* only the first so many that can be trained on; 0: no limit */
-  double share;                     /* then this share of them, chosen by the seed, floor(share * count): the recipe's train_data_percent. 1: all */
+  size_t limit; /* only the first so many that can be trained on; 0: no limit */
+  double share; /* then this share of them, chosen by the seed, floor(share * count): the recipe's train_data_percent. 1: all */
   bool augment;
   bnd_augment_options augmentation; /* when augmenting */
   bnd_preprocessing preprocessing;  /* when not: exactly the validation transform */

@@ -7,11 +7,19 @@
 
 /* Fitted into side x side, long side = side. */
 static bnd_preprocessing fit(int side, uint8_t border) {
-  return (bnd_preprocessing){.width = side, .height = side, .rescale = BND_RESCALE_LONGEST_TRUNCATE, .rescale_width = side, .rescale_height = side,
-                             .padding = BND_PAD_BOTTOM_RIGHT, .pad_value = border, .max_value = 255};
+  return (bnd_preprocessing){.width = side,
+                             .height = side,
+                             .rescale = BND_RESCALE_LONGEST_TRUNCATE,
+                             .rescale_width = side,
+                             .rescale_height = side,
+                             .padding = BND_PAD_BOTTOM_RIGHT,
+                             .pad_value = border,
+                             .max_value = 255};
 }
 
-static float clip(float value, float limit) { return value < 0 ? 0 : value > limit ? limit : value; }
+static float clip(float value, float limit) {
+  return value < 0 ? 0 : value > limit ? limit : value;
+}
 
 void bnd_sample_sanitize(bnd_sample *sample) {
   const float limit[2] = {(float)sample->image.width, (float)sample->image.height};

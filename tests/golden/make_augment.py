@@ -4,11 +4,12 @@ exactness is not attainable (HSV), pixels. Run in the oracle environment with Op
     pip install --no-deps --target cv410 opencv-python-headless==4.10.0.84
     PYTHONPATH=cv410 python tests/golden/make_augment.py tests/data/augment <shared>
 
-cases.txt holds words: `case KIND WIDTH HEIGHT SIDE SWAPPED`, the draws in the order of bnd_augment_draws (hexadecimal floats), `boxes`, `partner` and `expect` with their count and rows
-x1 y1 x2 y2 label as bits of float32 (`finish` and `chain`: label cx cy w h), and the result `pixels WIDTH HEIGHT CRC`; a CRC of 0: compare with the next pixels of hsv.bin.
-photographs.txt: the same for whole training samples of the shared folder's data/coco, train2017, through super-gradients' data set (without HSV): id,
-SWAPPED, draws as above with the partner's place in images[] before its flip, CRC of the input, number of targets and CRC of their rows.
-Pixels are bytes HWC; for `finish` and `chain` the network's float input [3,SIDE,SIDE] (CRC of float32) or, in hsv.bin, times 255 as bytes.
+cases.txt holds words: `case KIND WIDTH HEIGHT SIDE SWAPPED`, the draws in the order of bnd_augment_draws (hexadecimal floats), `boxes`, `partner` and
+`expect` with their count and rows x1 y1 x2 y2 label as bits of float32 (`finish` and `chain`: label cx cy w h), and the result `pixels WIDTH HEIGHT
+CRC`; a CRC of 0: compare with the next pixels of hsv.bin. Pixels are bytes HWC; for `finish` and `chain` the network's float input [3,SIDE,SIDE] (CRC
+of float32) or, in hsv.bin, times 255 as bytes.
+photographs.txt: whole training samples of the shared folder's data/coco, train2017, through super-gradients' data set (without HSV): id, SWAPPED,
+draws as above with the partner's place in images[] before its flip, CRC of the input, number of targets and CRC of their rows.
 """
 import os, random, sys, zlib
 import cv2, numpy as np
@@ -57,8 +58,8 @@ def table(name, rows):
 
 def draws():
     u = [round(uniform() * 64) / 64 * 0.999 for _ in range(24)]
-    return dict(angle=u[0], scale=u[1], shear_x=u[2], shear_y=u[3], x=u[4], y=u[5], rgb=u[6], hsv=u[7], gains=u[8:11], selected=u[11:14], flip=u[14],
-                mixup=u[15], partner_flip=u[16], partner_scale=u[17], partner_y=u[18], partner_x=u[19])
+    return dict(angle=u[0], scale=u[1], shear_x=u[2], shear_y=u[3], x=u[4], y=u[5], rgb=u[6], hsv=u[7], gains=u[8:11], selected=u[11:14],
+                flip=u[14], mixup=u[15], partner_flip=u[16], partner_scale=u[17], partner_y=u[18], partner_x=u[19])
 
 def run(kind, width, height, side=0, swapped=0, degrees=0, shear=0, partner_size=None, count=7, fixed={}, pixels_in_file=False):
     d = draws() | fixed
@@ -73,7 +74,8 @@ def run(kind, width, height, side=0, swapped=0, degrees=0, shear=0, partner_size
     print("case", kind, width, height, side, swapped, word(between(-degrees, degrees, d["angle"]) + 0.0), word(between(0.5, 1.5, d["scale"])),
           word(between(-shear, shear, d["shear_x"]) + 0.0), word(between(-shear, shear, d["shear_y"]) + 0.0), word(between(0.25, 0.75, d["x"])),
           word(between(0.25, 0.75, d["y"])), word(d["rgb"] < 0.5), word(d["hsv"] < 0.5), *(word(g) for g in gains), word(d["flip"] < 0.5),
-          word(d["mixup"] < 0.5), word(d["partner_flip"] < 0.5), word(between(0.5, 1.5, d["partner_scale"])), word(d["partner_x"]), word(d["partner_y"]), file=out)
+          word(d["mixup"] < 0.5), word(d["partner_flip"] < 0.5), word(between(0.5, 1.5, d["partner_scale"])), word(d["partner_x"]),
+          word(d["partner_y"]), file=out)
     table("boxes", rows)
     if partner_size:
         second, partner_rows = image(*partner_size, second=True), boxes(*partner_size, 5)
@@ -91,7 +93,9 @@ def run(kind, width, height, side=0, swapped=0, degrees=0, shear=0, partner_size
                 queue[:] = [d["partner_flip"], d["partner_scale"], d["partner_y"], d["partner_x"]]
                 if int(s.image.shape[0] * between(0.5, 1.5, d["partner_scale"])) <= s.image.shape[0]: queue.pop(2)
                 s = mixup.apply_to_sample(s)
-            if name == "finish": s = T.DetectionPaddedRescale(input_dim=(side, side), pad_value=114).apply_to_sample(s); s = T.DetectionStandardize(255.0).apply_to_sample(s)
+            if name == "finish":
+                s = T.DetectionPaddedRescale(input_dim=(side, side), pad_value=114).apply_to_sample(s)
+                s = T.DetectionStandardize(255.0).apply_to_sample(s)
         return s
     network_input = kind in ("finish", "chain")
     if kind == "chain":
@@ -100,7 +104,8 @@ def run(kind, width, height, side=0, swapped=0, degrees=0, shear=0, partner_size
         s = steps(sample(first, rows), (kind,))
     if network_input:
         target = np.concatenate([s.bboxes_xyxy, s.labels[:, None]], axis=1)
-        result = T.DetectionTargetsFormatTransform(input_dim=(side, side), output_format="LABEL_CXCYWH")({"image": s.image, "target": target})["target"]
+        to_rows = T.DetectionTargetsFormatTransform(input_dim=(side, side), output_format="LABEL_CXCYWH")
+        result = to_rows({"image": s.image, "target": target})["target"]
     else:
         result = np.concatenate([s.bboxes_xyxy, s.labels[:, None]], axis=1)
     table("expect", result.astype(np.float32))
@@ -119,7 +124,8 @@ for _ in range(6): run("hsv", 64, 12, fixed=dict(hsv=on), pixels_in_file=True)
 run("hsv", 64, 4, fixed=dict(hsv=on, gains=[0.999, 0.999, 0.999], selected=[0.9, 0.9, 0.9]), pixels_in_file=True)
 run("hsv", 64, 4, fixed=dict(hsv=on, gains=[0, 0, 0], selected=[0.9, 0.9, 0.9]), pixels_in_file=True)
 for width, height in ((64, 48), (33, 7), (1, 1)): run("flip", width, height, fixed=dict(flip=on))
-for size, partner in (((64, 48), (64, 48)), ((640, 427), (480, 640)), ((50, 64), (64, 31)), ((33, 64), (64, 64)), ((64, 5), (20, 64)), ((639, 480), (640, 639))):
+for size, partner in (((64, 48), (64, 48)), ((640, 427), (480, 640)), ((50, 64), (64, 31)), ((33, 64), (64, 64)), ((64, 5), (20, 64)),
+                      ((639, 480), (640, 639))):
     for scale in (0, 0.5, 0.25, 0.999, None, None):
         run("mixup", *size, partner_size=partner, fixed=dict(mixup=on) | ({} if scale is None else dict(partner_scale=scale)))
 for size, side in (((64, 48), 64), ((639, 480), 640), ((31, 64), 64), ((100, 70), 64), ((640, 480), 320)): run("finish", *size, side=side, count=15)
@@ -136,8 +142,8 @@ photographs = open(f"{sys.argv[1]}/photographs.txt", "w")
 dataset = COCOFormatDetectionDataset(
     data_dir=root, json_annotation_file="annotations/instances_train2017.json", images_dir="images/train2017", input_dim=(640, 640), with_crowd=False,
     cache_annotations=True, ignore_empty_annotations=True, all_classes_list=[c["name"] for c in sorted(data["categories"], key=lambda c: c["id"])],
-    transforms=[T.DetectionRandomAffine(degrees=0, translate=0.25, scales=[0.5, 1.5], shear=0.0, target_size=None, filter_box_candidates=True, wh_thr=2,
-                                        area_thr=0.1, ar_thr=20, border_value=114),
+    transforms=[T.DetectionRandomAffine(degrees=0, translate=0.25, scales=[0.5, 1.5], shear=0.0, target_size=None, filter_box_candidates=True,
+                                        wh_thr=2, area_thr=0.1, ar_thr=20, border_value=114),
                 T.DetectionRGB2BGR(prob=0.5), T.DetectionHSV(prob=0.5, hgain=18, sgain=30, vgain=30), T.DetectionHorizontalFlip(prob=0.5),
                 T.DetectionMixup(input_dim=None, mixup_scale=[0.5, 1.5], prob=0.5, flip_prob=0.5),
                 T.DetectionPaddedRescale(input_dim=(640, 640), pad_value=114), T.DetectionStandardize(255.0),
@@ -147,11 +153,12 @@ for i in range(len(dataset)):
     d, swapped, place = draws(), i % 2, uniform()
     T.get_affine_matrix = affine_matrix if swapped else corrected_matrix
     queue[:] = [d[k] for k in ("angle", "scale", "shear_x", "shear_y", "x", "y", "rgb")] + [off] + \
-               [d[k] for k in ("flip", "mixup")] + ([place, d["partner_flip"], d["partner_scale"], d["partner_x"], d["partner_x"]] if d["mixup"] < 0.5 else [])
+               [d[k] for k in ("flip", "mixup")]
+    if d["mixup"] < 0.5: queue += [place, d["partner_flip"], d["partner_scale"], d["partner_x"], d["partner_x"]]
     x, target = dataset[i]
     path = dataset._get_sample_annotations(i, ignore_empty_annotations=True)["img_path"]
     between = lambda low, high, u: low + (high - low) * u
-    print(id_of[os.path.basename(path)], swapped, word(between(0.5, 1.5, d["scale"])), word(between(0.25, 0.75, d["x"])), word(between(0.25, 0.75, d["y"])),
-          word(d["rgb"] < 0.5), word(d["flip"] < 0.5), word(d["mixup"] < 0.5), int(place * len(data["images"])), word(d["partner_flip"] < 0.5),
+    print(id_of[os.path.basename(path)], swapped, word(between(0.5, 1.5, d["scale"])), word(between(0.25, 0.75, d["x"])),
+          word(between(0.25, 0.75, d["y"])), word(d["rgb"] < 0.5), word(d["flip"] < 0.5), word(d["mixup"] < 0.5), int(place * len(data["images"])), word(d["partner_flip"] < 0.5),
           word(between(0.5, 1.5, d["partner_scale"])), word(d["partner_x"]), crc(x.astype(np.float32)), len(target), crc(target.astype(np.float32)),
           file=photographs)

@@ -27,7 +27,9 @@ static bnd_image synthetic(int width, int height, bool second) {
   return image;
 }
 
-static uint32_t image_checksum(const bnd_image *image) { return checksum(image->pixels, (size_t)image->width * (size_t)image->height * 3); }
+static uint32_t image_checksum(const bnd_image *image) {
+  return checksum(image->pixels, (size_t)image->width * (size_t)image->height * 3);
+}
 
 /* The checksums of the specification (OpenCV 4.6; 4.10 gives the same). */
 static void warp_equals_opencv(void **state) {
@@ -175,7 +177,8 @@ static bool read_case(FILE *file, golden_case *c) {
   if (fscanf(file, " case %15s %d %d %d %d", c->kind, &c->width, &c->height, &c->side, &swapped) != 5) return false;
   assert_int_equal(fscanf(file, "%la %la %la %la %la %la %d %d %d %d %d %d %d %d %la %la %la", &d->angle, &d->scale, &d->shear_x, &d->shear_y,
                           &d->middle_x, &d->middle_y, &rgb, &hsv, &d->hue, &d->saturation, &d->value, &flip, &mixup, &partner_flip, &d->partner_scale,
-                          &d->partner_x, &d->partner_y), 17);
+                          &d->partner_x, &d->partner_y),
+                   17);
   d->rgb = rgb;
   d->hsv = hsv;
   d->flip = flip;
@@ -226,14 +229,21 @@ static void compare_bytes(FILE *binary, const uint8_t *pixels, size_t count, dif
 /* A step that ends in a sample: pixels and boxes to the last bit, except HSV. */
 static void run_step(golden_case *c, FILE *binary, differences *hsv) {
   bnd_sample *s = &c->sample;
-  if (!strcmp(c->kind, "affine")) assert_int_equal(bnd_augment_affine(s, &c->options, &c->draws, NULL), BND_OK);
-  else if (!strcmp(c->kind, "hsv")) bnd_augment_hsv(s, &c->draws);
-  else if (!strcmp(c->kind, "flip")) bnd_augment_flip(s);
-  else if (!strcmp(c->kind, "mixup")) assert_int_equal(bnd_augment_mixup(s, &c->partner, &c->options, &c->draws, NULL), BND_OK);
-  else fail_msg("unknown kind %s", c->kind);
+  if (!strcmp(c->kind, "affine"))
+    assert_int_equal(bnd_augment_affine(s, &c->options, &c->draws, NULL), BND_OK);
+  else if (!strcmp(c->kind, "hsv"))
+    bnd_augment_hsv(s, &c->draws);
+  else if (!strcmp(c->kind, "flip"))
+    bnd_augment_flip(s);
+  else if (!strcmp(c->kind, "mixup"))
+    assert_int_equal(bnd_augment_mixup(s, &c->partner, &c->options, &c->draws, NULL), BND_OK);
+  else
+    fail_msg("unknown kind %s", c->kind);
   assert_true(s->image.width == c->result_width && s->image.height == c->result_height);
-  if (c->result) assert_int_equal(image_checksum(&s->image), c->result);
-  else compare_bytes(binary, s->image.pixels, (size_t)s->image.width * (size_t)s->image.height * 3, hsv);
+  if (c->result)
+    assert_int_equal(image_checksum(&s->image), c->result);
+  else
+    compare_bytes(binary, s->image.pixels, (size_t)s->image.width * (size_t)s->image.height * 3, hsv);
   assert_int_equal(s->count, c->expected_count);
   for (size_t i = 0; i < s->count; i++) {
     assert_memory_equal(s->boxes[i].corner, c->expected[i], 4 * sizeof(float));
@@ -246,7 +256,8 @@ static void run_chain(golden_case *c, FILE *binary, differences *hsv) {
   const size_t count = (size_t)c->side * (size_t)c->side * 3;
   float *image = malloc(count * sizeof *image);
   bnd_targets targets;
-  if (!strcmp(c->kind, "finish")) assert_int_equal(bnd_sample_finish(&c->sample, c->side, 114, image, &targets, NULL), BND_OK);
+  if (!strcmp(c->kind, "finish"))
+    assert_int_equal(bnd_sample_finish(&c->sample, c->side, 114, image, &targets, NULL), BND_OK);
   else
     assert_int_equal(bnd_augment(&c->sample, c->draws.mixup ? &c->partner : NULL, &c->options, &c->draws, image, &targets, NULL), BND_OK);
   if (c->result) {
@@ -272,8 +283,10 @@ static void transforms_equal_super_gradients(void **state) {
   golden_case c;
   int cases = 0;
   for (; read_case(file, &c); cases++) {
-    if (c.side) run_chain(&c, binary, &hsv);
-    else run_step(&c, binary, &hsv);
+    if (c.side)
+      run_chain(&c, binary, &hsv);
+    else
+      run_step(&c, binary, &hsv);
     free_case(&c);
   }
   assert_true(feof(file) && fgetc(binary) == EOF);
@@ -330,7 +343,7 @@ static void draws_follow_the_options(void **state) {
   const int halves[] = {rgb, hsv, flip, mixup, partner_flip};
   for (int i = 0; i < 5; i++) assert_in_range(halves[i], DRAWS * 0.46, DRAWS * 0.54);
   assert_in_range(unshifted, DRAWS * 0.47, DRAWS * 0.57); /* half, and one draw in 30 truncated to 0 of the rest */
-  assert_true(largest_hue == 17 && largest_value == 29);   /* truncation: the ends themselves have probability 0 */
+  assert_true(largest_hue == 17 && largest_value == 29);  /* truncation: the ends themselves have probability 0 */
   for (int i = 0; i < 7; i++) assert_in_range(partners[i], DRAWS / 7 * 0.85, DRAWS / 7 * 1.15);
   assert_true(scale > 0.98 && scale < 1.02 && middle > 0.49 && middle < 0.51 && partner_scale > 0.98 && partner_scale < 1.02);
 }
@@ -376,7 +389,7 @@ static void everything_off_changes_nothing(void **state) {
   free(image);
 }
 
-/* The specification's worked example (section 8.2) on two photographs of super-gradients' tests/data/tinycoco, when that folder is there. */
+/* The worked example of the specification on two photographs of super-gradients' tests/data/tinycoco, when that folder is there. */
 static void the_worked_example_holds(void **state) {
   (void)state;
   const char *named = getenv("BND_TINYCOCO"), *folder = named ? named : SHARED_DIR "/data/tinycoco";
@@ -388,8 +401,16 @@ static void the_worked_example_holds(void **state) {
     if (coco.images[i].id == 547503) first = i;
     if (coco.images[i].id == 475546) second = i;
   }
-  const bnd_augment_draws draws = {.scale = 0.75, .middle_x = 0.4375, .middle_y = 0.625, .rgb = true, .flip = true, .mixup = true, .partner_flip = true,
-                                   .partner_scale = 1.25, .partner_x = 0.5, .partner_y = 0.5};
+  const bnd_augment_draws draws = {.scale = 0.75,
+                                   .middle_x = 0.4375,
+                                   .middle_y = 0.625,
+                                   .rgb = true,
+                                   .flip = true,
+                                   .mixup = true,
+                                   .partner_flip = true,
+                                   .partner_scale = 1.25,
+                                   .partner_x = 0.5,
+                                   .partner_y = 0.5};
   for (int corrected = 0; corrected < 2; corrected++) {
     bnd_augment_options options = bnd_augment_options_recipe(640);
     options.translate_swapped = !corrected;

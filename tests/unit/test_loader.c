@@ -43,8 +43,8 @@ static int make_folder(void **state) {
   bnd_string_format(&json, "],\"annotations\":[");
   for (int i = 0, id = 1; i < IMAGES; i++) {
     if (i == 3) continue;
-    bnd_string_format(&json, "%s{\"id\":%d,\"image_id\":%d,\"category_id\":4,\"iscrowd\":%d,\"bbox\":[4,5,%d,20.5]}", id > 1 ? "," : "", id, i, i == 5,
-                      i == 7 ? -1 : 30);
+    bnd_string_format(&json, "%s{\"id\":%d,\"image_id\":%d,\"category_id\":4,\"iscrowd\":%d,\"bbox\":[4,5,%d,20.5]}", id > 1 ? "," : "", id, i,
+                      i == 5, i == 7 ? -1 : 30);
     id++;
     if (i == 5 || i == 7) continue;
     bnd_string_format(&json, ",{\"id\":%d,\"image_id\":%d,\"category_id\":1,\"iscrowd\":0,\"bbox\":[1,1,%d,30]}", id++, i, 10 + i);
@@ -134,8 +134,10 @@ static void shares_are_chosen_by_the_seed(void **state) {
     bnd_loader_free(&again);
   }
   for (int i = 0; i < IMAGES; i++) {
-    if (i == 3 || i == 5 || i == 7) assert_int_equal(times[i], 0);
-    else assert_in_range(times[i], 350, 450);
+    if (i == 3 || i == 5 || i == 7)
+      assert_int_equal(times[i], 0);
+    else
+      assert_in_range(times[i], 350, 450);
   }
 }
 
@@ -339,8 +341,8 @@ static void photographs_equal_super_gradients(void **state) {
   uint32_t pixels, rows;
   size_t count;
   bnd_augment_draws d = {0};
-  while (fscanf(table, "%lld %d %la %la %la %d %d %d %zu %d %la %la %x %zu %x", &id, &swapped, &d.scale, &d.middle_x, &d.middle_y, &rgb, &flip, &mixup,
-                &d.partner, &partner_flip, &d.partner_scale, &d.partner_x, &pixels, &count, &rows) == 15) {
+  while (fscanf(table, "%lld %d %la %la %la %d %d %d %zu %d %la %la %x %zu %x", &id, &swapped, &d.scale, &d.middle_x, &d.middle_y, &rgb, &flip,
+                &mixup, &d.partner, &partner_flip, &d.partner_scale, &d.partner_x, &pixels, &count, &rows) == 15) {
     size_t index = 0;
     while (index < photographs.image_count && photographs.images[index].id != id) index++;
     assert_true(index < photographs.image_count);
@@ -374,10 +376,14 @@ static void photographs_equal_super_gradients(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(only_images_with_boxes_are_trained_on),     cmocka_unit_test(shares_are_chosen_by_the_seed),
-      cmocka_unit_test(what_cannot_work_is_said_early),            cmocka_unit_test(broken_images_are_named),
-      cmocka_unit_test(epochs_are_permutations),                   cmocka_unit_test(plain_loading_is_the_validation_transform),
-      cmocka_unit_test(order_and_threads_do_not_matter),           cmocka_unit_test(other_sizes_show_the_same_things),
+      cmocka_unit_test(only_images_with_boxes_are_trained_on),
+      cmocka_unit_test(shares_are_chosen_by_the_seed),
+      cmocka_unit_test(what_cannot_work_is_said_early),
+      cmocka_unit_test(broken_images_are_named),
+      cmocka_unit_test(epochs_are_permutations),
+      cmocka_unit_test(plain_loading_is_the_validation_transform),
+      cmocka_unit_test(order_and_threads_do_not_matter),
+      cmocka_unit_test(other_sizes_show_the_same_things),
       cmocka_unit_test(photographs_equal_super_gradients),
   };
   return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -108,7 +108,8 @@ static double chi_of_orders(bool permuted) {
     size_t items[4] = {0, 1, 2, 3};
     if (permuted)
       for (size_t i = 0; i < 4; i++) items[i] = (size_t)bnd_random_permuted(&random, 4, i);
-    else bnd_random_shuffle(&random, items, 4);
+    else
+      bnd_random_shuffle(&random, items, 4);
     seen[items[0] << 6 | items[1] << 4 | items[2] << 2 | items[3]]++;
   }
   double chi = 0;
@@ -152,9 +153,12 @@ static void permuted_is_a_bijection(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(philox_equals_the_published_vectors), cmocka_unit_test(a_stream_is_the_blocks_of_its_counter),
-      cmocka_unit_test(names_of_streams_matter_one_by_one),  cmocka_unit_test(uniform_numbers_are_uniform),
-      cmocka_unit_test(integers_have_no_bias),               cmocka_unit_test(every_order_is_equally_likely),
+      cmocka_unit_test(philox_equals_the_published_vectors),
+      cmocka_unit_test(a_stream_is_the_blocks_of_its_counter),
+      cmocka_unit_test(names_of_streams_matter_one_by_one),
+      cmocka_unit_test(uniform_numbers_are_uniform),
+      cmocka_unit_test(integers_have_no_bias),
+      cmocka_unit_test(every_order_is_equally_likely),
       cmocka_unit_test(permuted_is_a_bijection),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
