@@ -159,6 +159,6 @@ for i in range(len(dataset)):
     path = dataset._get_sample_annotations(i, ignore_empty_annotations=True)["img_path"]
     between = lambda low, high, u: low + (high - low) * u
     print(id_of[os.path.basename(path)], swapped, word(between(0.5, 1.5, d["scale"])), word(between(0.25, 0.75, d["x"])),
-          word(between(0.25, 0.75, d["y"])), word(d["rgb"] < 0.5), word(d["flip"] < 0.5), word(d["mixup"] < 0.5), int(place * len(data["images"])), word(d["partner_flip"] < 0.5),
-          word(between(0.5, 1.5, d["partner_scale"])), word(d["partner_x"]), crc(x.astype(np.float32)), len(target), crc(target.astype(np.float32)),
+          word(between(0.25, 0.75, d["y"])), word(d["rgb"] < 0.5), word(d["flip"] < 0.5), word(d["mixup"] < 0.5), int(place * len(data["images"])),
+          word(d["partner_flip"] < 0.5), word(between(0.5, 1.5, d["partner_scale"])), word(d["partner_x"]), crc(x.astype(np.float32)), len(target), crc(target.astype(np.float32)),
           file=photographs)
