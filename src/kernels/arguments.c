@@ -173,7 +173,9 @@ static bnd_status read_function(const bnd_node *node, bnd_kernel *kernel, bnd_er
       kernel->high = 6;
       kernel->open = true;
       break;
-    case BND_OP_HARDTANH: kernel->open = true; return read_clamp(node, -1, 1, kernel);
+    case BND_OP_HARDTANH:
+      kernel->open = true;
+      return read_clamp(node, -1, 1, kernel);
     case BND_OP_CLAMP:
     case BND_OP_CLIP: return read_clamp(node, -INFINITY, INFINITY, kernel);
     case BND_OP_LEAKY_RELU: kernel->number = bnd_arg_float(node, 1, 0.01); break;

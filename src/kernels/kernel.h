@@ -68,7 +68,8 @@ void bnd_batch_norm_update(const bnd_shape *shape, const double *mean, const dou
                            bnd_real *running_variance);
 void bnd_batch_norm_forward(const bnd_array *x, const bnd_real *weight, const bnd_real *bias, const double *mean, const double *variance,
                             double epsilon, bnd_real *y);
-/* dbias = sum dy; dweight = sum dy z; dx = weight / sqrt(variance + epsilon) * (dy - (dbias + z dweight) / n), n values a channel. Each may be NULL. */
+/* dbias = sum dy; dweight = sum dy z; dx = weight / sqrt(variance + epsilon) * (dy - (dbias + z dweight) / n), n values a channel. NULL = not
+   wanted. */
 void bnd_batch_norm_backward(const bnd_array *x, const bnd_real *weight, const double *mean, const double *variance, double epsilon,
                              const bnd_real *dy, bnd_real *dx, bnd_real *dweight, bnd_real *dbias);
 

@@ -38,7 +38,8 @@ def random(kind, shape, low, high):
 
 
 def case(target, *args, low=-1.0, high=1.0, constants=0, **keywords):
-    """The last `constants` operands have no gradient. args: tuples are shapes of random operands, tensors are operands with these values, [tuples] lists of operands; the rest as it is."""
+    """args: tuples are shapes of random operands, tensors are operands with these values, [tuples] lists of operands; the rest as it is.
+    The last `constants` operands have no gradient."""
     operands, pending = [], []
 
     def text(a):
