@@ -25,15 +25,15 @@ static void activation_gradient(const bnd_kernel *kernel, const bnd_real *x, con
       break;
     case BND_OP_CLAMP:
       if (kernel->open)
-        for (size_t i = 0; i < count; i++) dx[i] = (x[i] <= low) | (x[i] >= high) ? 0.f : dy[i];
+        for (size_t i = 0; i < count; i++) dx[i] = ((x[i] <= low) | (x[i] >= high)) ? 0.f : dy[i];
       else
-        for (size_t i = 0; i < count; i++) dx[i] = (x[i] >= low) & (x[i] <= high) ? dy[i] : 0.f;
+        for (size_t i = 0; i < count; i++) dx[i] = ((x[i] >= low) & (x[i] <= high)) ? dy[i] : 0.f;
       break;
     case BND_OP_SIGMOID:
       for (size_t i = 0; i < count; i++) dx[i] = dy[i] * (1.f - x[i]) * x[i];
       break;
     case BND_OP_HARDSIGMOID:
-      for (size_t i = 0; i < count; i++) dx[i] = (x[i] > -3.f) & (x[i] < 3.f) ? dy[i] / 6.f : 0.f;
+      for (size_t i = 0; i < count; i++) dx[i] = ((x[i] > -3.f) & (x[i] < 3.f)) ? dy[i] / 6.f : 0.f;
       break;
     case BND_OP_SILU:
       for (size_t i = 0; i < count; i++) {
