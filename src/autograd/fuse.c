@@ -28,9 +28,9 @@ static void count(fusing *f) {
     if (network->outputs[o] >= 0) f->consumers[network->outputs[o]]++;
 }
 
-/* The step that makes `value` for one reader only. */
-static step *sole_producer(const fusing *f, int value) {
-  return value >= 0 && f->consumers[value] == 1 && f->producer[value] >= 0 ? &f->network->steps[f->producer[value]] : NULL;
+/* The step that makes a value for one reader only. */
+static step *sole_producer(const fusing *f, int index) {
+  return index >= 0 && f->consumers[index] == 1 && f->producer[index] >= 0 ? &f->network->steps[f->producer[index]] : NULL;
 }
 
 static void fuse_relu(fusing *f, step *relu) {
@@ -54,7 +54,7 @@ static bool fuse_sum(fusing *f, step *sum, int which, bnd_error *error, bnd_stat
     *status = bnd_fail_memory(error, "the network");
     return false;
   }
-  const int slot = source->input_count - 1; /* which addend: 0 or 1 */
+  const int place = source->input_count - 1; /* which addend: 0 or 1 */
   for (int i = 0; i < source->input_count; i++) inputs[i] = source->inputs[i];
   inputs[source->input_count] = other;
   const float factor = sum->factor[1 - which];
@@ -64,8 +64,8 @@ static bool fuse_sum(fusing *f, step *sum, int which, bnd_error *error, bnd_stat
   *sum = *source;
   sum->inputs = inputs;
   sum->input_count++;
-  sum->factor[slot] = factor;
-  sum->factor_value[slot] = factor_value;
+  sum->factor[place] = factor;
+  sum->factor_value[place] = factor_value;
   sum->outputs[0] = output;
   sum->differentiable |= differentiable;
   source->kind = STEP_DEAD;

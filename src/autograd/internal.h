@@ -71,7 +71,7 @@ typedef struct norm {
   double epsilon, momentum;
   float *mean, *reciprocal; /* of the last pass: batch or running, 1 / sqrt(variance + epsilon) */
   float *scale, *shift;     /* y = x * scale + shift */
-  float *factor, *slope, *offset; /* dx = t * factor + x * slope + offset */
+  float *factor, *slope, *offset; /* dx = t * factor + (x - mean) * slope + offset */
 } norm;
 
 struct network_step {

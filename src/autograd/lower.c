@@ -216,7 +216,7 @@ static bnd_status lower_norm(lowering *l, const bnd_node *node, const bnd_kernel
 }
 
 /* factor * x, or factor * x + second. */
-static bnd_status lower_sum(lowering *l, const bnd_node *node, const bnd_kernel *kernel, const int inputs[2], int input_count, float second_factor,
+static bnd_status lower_sum(lowering *l, const bnd_node *node, const bnd_kernel *kernel, const int *inputs, int input_count, float second_factor,
                             int factor_value, double factor, bnd_error *error) {
   step *made;
   BND_TRY(add_step(l, node, STEP_SUM, kernel, inputs, input_count, &made, error));

@@ -1,6 +1,7 @@
 /* Passes: between two parts that wait for all images each image runs on its own, step after step while its values are warm. */
 #include <omp.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -63,6 +64,13 @@ static void run_image(bnd_network *network, size_t from, size_t to, int image, f
       const double seconds = seconds_now() - begin;
 #pragma omp atomic
       it->seconds += seconds;
+    }
+    if (getenv("DEBUGV") && image == 0 && p < network->forward_parts) {
+      const value *v = &network->values[it->step->outputs[0]];
+      const float *d = bnd_network_data(network, it->step->outputs[0], 0);
+      double t = 0, m = 0;
+      for (size_t i = 0; i < bnd_network_count(v); i++) { t += (double)d[i]; m = (double)d[i] > m ? (double)d[i] : m; }
+      fprintf(stderr, "V %s kind %d sum %g max %g\n", it->step->name, (int)it->step->kind, t, m);
     }
     if (status != BND_OK) {
       keep_first(first, image, status, &error);

@@ -19,10 +19,6 @@ static size_t channels_of(const bnd_network *network, const step *s) {
   return (size_t)network->values[s->outputs[0]].shape.size[1];
 }
 
-static bnd_tensor borrowed(const bnd_parameter *parameter) {
-  return (bnd_tensor){.dtype = BND_F32, .shape = parameter->shape, .count = parameter->count, .data = parameter->value};
-}
-
 /* A weight seen as [outer][channels][inner], channels those of the output. */
 static void split_weight(const bnd_network *network, const step *s, size_t *outer, size_t *inner) {
   const bnd_parameter *weight = weight_of(network, s);
@@ -39,7 +35,10 @@ static bnd_status quantize(bnd_network *network, const step *s, bnd_quantizer *q
     if (status != BND_OK) return bnd_fail_prefix(error, status, "%s", s->name);
     bnd_quantizer_elect(quantizer);
   }
-  return bnd_fake_quantize_tensor(quantizer, tensor, tensor, error);
+  size_t outer, channels, inner;
+  bnd_quantizer_layout(&quantizer->spec, &tensor->shape, &outer, &channels, &inner);
+  bnd_fake_quantize(quantizer, bnd_f32(tensor), bnd_f32(tensor), outer, inner);
+  return BND_OK;
 }
 
 /* W' and B' under batch statistics; each operation rounded as the original rounds it. */
@@ -111,7 +110,7 @@ static bnd_array array_of(const bnd_network *network, int index, float *data) {
 static bnd_status convolve(bnd_network *network, const step *s, const float *packed, const float *weight, int image, int worker, float *y, bnd_error *error) {
   float *x = bnd_network_data(network, s->inputs[0], image);
   if (s->layer) return bnd_onednn_layer_forward(s->calls[worker], x, packed, y, network->scratch[worker], error);
-  const bnd_array inputs[] = {array_of(network, s->inputs[0], x), {weight_of(network, s)->shape, (float *)weight}, {0}};
+  const bnd_array inputs[] = {array_of(network, s->inputs[0], x), {weight_of(network, s)->shape, (float *)weight}, {.data = NULL}};
   const bnd_array output = array_of(network, s->outputs[0], y);
   bnd_reference_kernel(s->kernel.id)(&s->kernel, inputs, 3, &output, 1);
   return BND_OK;
@@ -193,9 +192,9 @@ static bnd_status forward(bnd_network *network, step *s, bnd_error *error) {
 /* --- backward --- */
 
 static bnd_status reference_gradients(bnd_network *network, const step *s, const float *x, float *dy, float *dx, float *dw) {
-  const bnd_array inputs[] = {array_of(network, s->inputs[0], (float *)x), {weight_of(network, s)->shape, bnd_f32(&s->effective_weight)}, {0}};
+  const bnd_array inputs[] = {array_of(network, s->inputs[0], (float *)x), {weight_of(network, s)->shape, bnd_f32(&s->effective_weight)}, {.data = NULL}};
   const bnd_array output = array_of(network, s->outputs[0], NULL), output_gradient = array_of(network, s->outputs[0], dy);
-  const bnd_array gradients[] = {array_of(network, s->inputs[0], dx), {weight_of(network, s)->shape, dw}, {0}};
+  const bnd_array gradients[] = {array_of(network, s->inputs[0], dx), {weight_of(network, s)->shape, dw}, {.data = NULL}};
   bnd_reference_gradient(s->kernel.id)(&s->kernel, inputs, 3, &output, &output_gradient, 1, gradients);
   return BND_OK;
 }
@@ -278,7 +277,7 @@ static void chain_batch_norm(bnd_network *network, const step *s, const float *t
 static bnd_status finish(bnd_network *network, const part *it, bnd_error *error) {
   const step *s = it->step;
   const size_t channels = channels_of(network, s);
-  const float *total;
+  const float *total = NULL;
   BND_TRY(total_gradient(network, s, &total, error));
   double *bias_gradient = bnd_calloc(channels, sizeof *bias_gradient);
   if (!bias_gradient) return bnd_fail_memory(error, "a gradient");

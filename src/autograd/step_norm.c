@@ -116,7 +116,7 @@ static bnd_status decide_gradient(bnd_network *network, const part *it, bnd_erro
     const double slope = network->mode == BND_MODE_TRAIN ? -scale * reciprocal * reciprocal * product / count : 0;
     n->factor[c] = n->scale[c];
     n->slope[c] = (float)slope;
-    n->offset[c] = network->mode == BND_MODE_TRAIN ? (float)(-scale * sum / count - slope * (double)n->mean[c]) : 0.f;
+    n->offset[c] = network->mode == BND_MODE_TRAIN ? (float)(-scale * sum / count) : 0.f;
   }
   return BND_OK;
 }
@@ -126,7 +126,7 @@ static bnd_status send(bnd_network *network, const part *it, int image, int work
   const step *s = it->step;
   const norm *n = s->norm;
   const bnd_layout layout = bnd_network_layout(&network->values[s->outputs[0]]);
-  const bnd_norm_gradient gradient = {.scale = n->scale, .shift = n->shift, .relu = s->relu, .add = it->add[0], .factor = n->factor, .slope = n->slope,
+  const bnd_norm_gradient gradient = {.scale = n->scale, .shift = n->shift, .relu = s->relu, .add = it->add[0], .mean = n->mean, .factor = n->factor, .slope = n->slope,
                                       .offset = n->offset};
   bnd_loop_norm_gradient(bnd_network_saved(network, s->inputs[0], image, worker, 0), bnd_network_gradient(network, s->outputs[0], image), &layout,
                          &gradient, bnd_network_gradient(network, s->inputs[0], image));
@@ -141,6 +141,7 @@ static bnd_status backward(bnd_network *network, step *s, bnd_error *error) {
   bnd_network_use_saved(network, s->inputs[0]);
   for (int i = 1; i < s->input_count; i++) {
     bnd_network_send_gradient(network, first, i);
+    if (s->factor_value[i - 1] >= 0) bnd_network_use_data(network, s->factor_value[i - 1]);
     if (bnd_network_send_gradient(network, first, s->input_count + i - 1)) bnd_network_use_saved(network, s->inputs[i]);
   }
   if (!network->values[s->inputs[0]].differentiable) return BND_OK;

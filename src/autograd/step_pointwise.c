@@ -69,6 +69,8 @@ static bnd_status backward_sum(bnd_network *network, step *s, bnd_error *error) 
   if (!it) return bnd_fail_memory(error, "the network");
   bnd_network_use_gradient(network, s->outputs[0]);
   for (int i = 0; i < s->input_count; i++)
+    if (s->factor_value[i] >= 0) bnd_network_use_data(network, s->factor_value[i]);
+  for (int i = 0; i < s->input_count; i++)
     if (bnd_network_send_gradient(network, it, s->input_count + i)) bnd_network_use_saved(network, s->inputs[i]);
   for (int i = s->input_count - 1; i >= 0; i--)
     if (i > 0 || !bnd_network_share_gradient(network, s->inputs[0], s->outputs[0])) bnd_network_send_gradient(network, it, i);

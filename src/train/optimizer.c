@@ -17,7 +17,7 @@ typedef struct task {
 
 struct bnd_optimizer {
   bnd_optimizer_options options;
-  bnd_parameter *parameters;
+  bnd_optimizer_parameter *parameters;
   bnd_optimizer_state *states;
   size_t parameter_count;
   task *tasks;
@@ -31,7 +31,7 @@ struct bnd_optimizer {
 static inline float fused(float a, float b, float c) { return (float)((double)a * (double)b + (double)c); }
 
 /* Elements of all parameters, and the pieces they are cut into. */
-static bnd_status count_elements(const bnd_parameter *parameters, size_t count, size_t *elements, size_t *tasks, bnd_error *error) {
+static bnd_status count_elements(const bnd_optimizer_parameter *parameters, size_t count, size_t *elements, size_t *tasks, bnd_error *error) {
   *elements = *tasks = 0;
   for (size_t i = 0; i < count; i++) {
     if (!bnd_size_add(*elements, parameters[i].count, elements)) return bnd_fail_memory(error, "the optimizer");
@@ -48,7 +48,7 @@ static void divide_work(bnd_optimizer *o) {
     }
 }
 
-bnd_status bnd_optimizer_create(const bnd_optimizer_options *options, const bnd_parameter *parameters, size_t parameter_count,
+bnd_status bnd_optimizer_create(const bnd_optimizer_options *options, const bnd_optimizer_parameter *parameters, size_t parameter_count,
                                 bnd_optimizer **optimizer, bnd_error *error) {
   *optimizer = NULL;
   size_t elements, tasks;
@@ -185,7 +185,7 @@ void bnd_optimizer_step(bnd_optimizer *optimizer, double learning_rate, float gr
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (size_t i = 0; i < optimizer->task_count; i++) {
     const task *t = &optimizer->tasks[i];
-    const bnd_parameter *p = &optimizer->parameters[t->parameter];
+    const bnd_optimizer_parameter *p = &optimizer->parameters[t->parameter];
     const bnd_optimizer_state *state = &optimizer->states[t->parameter];
     factors f = common;
     if (options->kind == BND_ADAMW) {

@@ -17,12 +17,12 @@
 #include "binade/error.h"
 
 /* The arrays are borrowed and must outlive the optimizer; the gradient is read at each step. */
-typedef struct bnd_parameter {
+typedef struct bnd_optimizer_parameter {
   float *value;
   const float *gradient;
   size_t count;
   double weight_decay;
-} bnd_parameter;
+} bnd_optimizer_parameter;
 
 typedef enum bnd_optimizer_kind { BND_ADAMW, BND_SGD } bnd_optimizer_kind;
 
@@ -36,7 +36,7 @@ typedef struct bnd_optimizer_options {
 typedef struct bnd_optimizer bnd_optimizer;
 
 /* Copies the list. All moments start as 0. On failure *optimizer is NULL. */
-bnd_status bnd_optimizer_create(const bnd_optimizer_options *options, const bnd_parameter *parameters, size_t parameter_count,
+bnd_status bnd_optimizer_create(const bnd_optimizer_options *options, const bnd_optimizer_parameter *parameters, size_t parameter_count,
                                 bnd_optimizer **optimizer, bnd_error *error);
 void bnd_optimizer_destroy(bnd_optimizer *optimizer); /* NULL is fine */
 

@@ -134,9 +134,10 @@ void bnd_loop_norm_sums(const float *x, const float *dy, const bnd_layout *layou
 
 INLINE void norm_gradient(const float *x, const float *dy, size_t pixels, size_t lanes, const bnd_norm_gradient *g, size_t c, bool relu, bool add,
                           float *dx) {
-  float a[16], b[16], f[16], s[16], o[16];
+  float a[16], b[16], m[16], f[16], s[16], o[16];
   memcpy(a, g->scale + c, lanes * sizeof *a);
   memcpy(b, g->shift + c, lanes * sizeof *b);
+  memcpy(m, g->mean + c, lanes * sizeof *m);
   memcpy(f, g->factor + c, lanes * sizeof *f);
   memcpy(s, g->slope + c, lanes * sizeof *s);
   memcpy(o, g->offset + c, lanes * sizeof *o);
@@ -145,7 +146,7 @@ INLINE void norm_gradient(const float *x, const float *dy, size_t pixels, size_t
       const size_t i = p * lanes + l;
       float t = dy[i];
       if (relu) t = x[i] * a[l] + b[l] > 0.f ? t : 0.f;
-      const float v = t * f[l] + (x[i] * s[l] + o[l]);
+      const float v = t * f[l] + ((x[i] - m[l]) * s[l] + o[l]);
       dx[i] = add ? dx[i] + v : v;
     }
 }

@@ -22,11 +22,11 @@ void bnd_loop_affine(const float *x, const bnd_layout *layout, const bnd_affine 
    sum[c] = sum of t, product[c] = sum of t * (x - mean[c]). */
 void bnd_loop_norm_sums(const float *x, const float *dy, const bnd_layout *layout, const float *scale, const float *shift, const float *mean, bool relu,
                         double *sum, double *product);
-/* Second pass: dx (+)= t * factor[c] + x * slope[c] + offset[c]. dx may be dy. */
+/* Second pass: dx (+)= t * factor[c] + (x - mean[c]) * slope[c] + offset[c]. dx may be dy. */
 typedef struct bnd_norm_gradient {
   const float *scale, *shift; /* of the forward pass, for the relu */
   bool relu, add;
-  const float *factor, *slope, *offset;
+  const float *mean, *factor, *slope, *offset;
 } bnd_norm_gradient;
 void bnd_loop_norm_gradient(const float *x, const float *dy, const bnd_layout *layout, const bnd_norm_gradient *gradient, float *dx);
 
