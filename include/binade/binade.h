@@ -154,6 +154,67 @@ typedef struct bnd_quantize_result {
 /* The staged run: checkpoint to INT8 ONNX. Stages already finished in `output` with the same options are taken from there. */
 BND_API bnd_status bnd_quantize(const bnd_quantize_options *options, const bnd_context *context, bnd_quantize_result *result, bnd_error *error);
 
+/* ---- Training ---- */
+
+/* What happens while training, for each step. */
+typedef struct bnd_train_report {
+  uint64_t epoch, epochs, step, steps;           /* both from 1; step counts batches of the whole run */
+  double loss, classification, iou, dfl;         /* of this batch; the parts are weighted and add up to the loss */
+  double learning_rate, images_per_second, remaining_seconds;
+  bool validated;                                /* behind the last batch of an epoch that was followed by validation */
+  double map50, map50_95;                        /* then: super-gradients' metrics of the moving average */
+  bool best;                                     /* then: the best so far */
+} bnd_train_report;
+
+typedef struct bnd_train_options {
+  const char *data;              /* folder in COCO layout */
+  const char *output;            /* folder for checkpoints and metrics, made if missing */
+  const char *split;             /* default: "train2017" */
+  const char *validation_split;  /* default: "val2017" */
+  const char *init;              /* checkpoint to start from (another class count gets a fresh class prediction); NULL = from scratch */
+  bool resume;                   /* go on with what is in `output` */
+  bool restart;                  /* replace what is in `output` */
+  char variant;                  /* 's', 'm' or 'l' in either case; default: 's'. From scratch only, as the width */
+  double width;                  /* factor of the channels; default: 1 */
+  int size;                      /* side of the square input, a multiple of 32; default: the checkpoint's own, or 640 */
+  int batch;                     /* default: 8 */
+  int epochs;                    /* default: 30 */
+  int accumulate;                /* batches for each optimizer step; default: 1 */
+  const char *optimizer;         /* "adamw" (default) or "sgd" */
+  double learning_rate;          /* default: 5e-4 */
+  double weight_decay;           /* default: 1e-5; negative = none */
+  const char *schedule;          /* "cosine" (default), "step" (a tenth at 2/3 and 8/9 of the epochs) or "constant" */
+  double final_ratio;            /* of a cosine; default: 0.1 */
+  int64_t warmup_steps;          /* default: 100, at most an epoch; negative = none */
+  double clip_norm;              /* largest norm of the gradients; 0 = any */
+  double average_decay;          /* of the moving average; default: 0.9997; negative = none */
+  int best_snapshots;            /* average of the best so many validated states, written as average.pth; 0 = none */
+  bool frozen_batch_norm;        /* running statistics stay as they are */
+  bool no_augmentation;          /* the validation transform instead */
+  bool in_order;                 /* images in the order of the annotation file, not shuffled */
+  uint64_t images;               /* only the first so many; 0 = all */
+  double share;                  /* then this share of them, chosen by the seed; 0 = all */
+  int validate_every;            /* epochs; default: 1; negative = never */
+  uint64_t validation_images;    /* only the first so many; 0 = all */
+  double save_minutes;           /* the state is saved this often, and after every epoch; default: 2 */
+  void (*report)(void *user, const bnd_train_report *report); /* called with the context's user after every step; may be NULL */
+  const char *command;           /* the command line, kept in the checkpoint; may be NULL */
+} bnd_train_options;
+
+typedef struct bnd_train_result {
+  uint64_t epochs, steps, images;      /* done; images = those that can be trained on */
+  double best_map50, best_map50_95;    /* NaN when never validated */
+  uint64_t best_epoch;
+  double loss;                         /* mean over the last epoch */
+  double seconds;                      /* of this call */
+  uint64_t memory;                     /* bytes the run planned for */
+} bnd_train_result;
+
+/* Trains YOLO-NAS. Written to `output`: last.pth (all that is needed to go on; network under "net", moving average under "ema_net"), best.pth (the
+   moving average with the best validation mAP@0.50:0.95), metrics.jsonl (a line for each epoch), training.svg. Interrupted by the context it saves its
+   state and returns BND_ERROR_INTERRUPTED. BND_ERROR_MODEL when the loss is not finite any more: the last good state is kept. */
+BND_API bnd_status bnd_train(const bnd_train_options *options, const bnd_context *context, bnd_train_result *result, bnd_error *error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -38,6 +38,7 @@ typedef struct bnd_parameter {
   size_t count;
   float *value;    /* the graph's own */
   float *gradient; /* the network's; sums up over backward passes until bnd_network_zero_gradients */
+  bool direct;     /* goes into a fake quantizer as it is. Quark's compiled quantizer loses the gradient of such inputs: there they are not trained */
   bool reached;    /* the last backward pass gave it a gradient (biases in front of a batch norm get none in training) */
 } bnd_parameter;
 bnd_parameter *bnd_network_parameters(const bnd_network *network, size_t *count);
