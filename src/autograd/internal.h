@@ -126,7 +126,9 @@ struct bnd_network {
   size_t parameter_count, parameter_capacity;
   bnd_statistic *statistics;
   size_t statistic_count, statistic_capacity;
-  int *outputs; /* values; -1 = a number */
+  bnd_network_quantizer *quantizers;
+  size_t quantizer_count, quantizer_capacity;
+  int *outputs; /* values; -1 = not computed */
   size_t output_count, output_capacity;
   int placeholder_count;
 
@@ -147,6 +149,7 @@ int bnd_network_add_value(bnd_network *network, const char *name, const bnd_shap
 step *bnd_network_add_step(bnd_network *network, step_kind kind, const char *name, int input_count); /* NULL = memory short */
 int bnd_network_add_slot(bnd_network *network, size_t bytes); /* -1 = memory short */
 int bnd_network_add_parameter(bnd_network *network, const char *name, const bnd_tensor *tensor); /* the index, also of a known one; -1 = memory short */
+bool bnd_network_add_quantizer(bnd_network *network, const char *name, bnd_quantizer *quantizer); /* NULL quantizers are left out */
 bool bnd_network_add_statistic(bnd_network *network, const char *name, const bnd_tensor *tensor);
 void *bnd_network_keep(bnd_network *network, size_t count, size_t size); /* zeroed, lives as long as the network; NULL = memory short */
 bnd_layout bnd_network_layout(const value *value);

@@ -174,7 +174,15 @@ static bnd_status lower_module(lowering *l, const bnd_node *node, const bnd_kern
   made->bias_quantizer = module->bias_quantizer;
   BND_TRY(module_parameter(l, module, "weight", &module->weight, &made->weight, error));
   BND_TRY(module_parameter(l, module, "bias", &module->bias, &made->bias, error));
-  if (!module->has_batch_norm) return BND_OK;
+  const char *weight_name = bnd_arena_format(l->network->names, "%s._weight_quantizer", module->name);
+  const char *bias_name = bnd_arena_format(l->network->names, "%s._bias_quantizer", module->name);
+  if (!bnd_network_add_quantizer(l->network, weight_name, made->weight_quantizer) || !bnd_network_add_quantizer(l->network, bias_name, made->bias_quantizer))
+    return bnd_fail_memory(error, "the network");
+  if (!module->has_batch_norm) {
+    if (made->weight_quantizer) l->network->parameters[made->weight].direct = l->network->options.quantize;
+    if (made->bias_quantizer && made->bias >= 0) l->network->parameters[made->bias].direct = l->network->options.quantize;
+    return BND_OK;
+  }
   BND_TRY(channels_match(node, &module->bn_weight, error));
   BND_TRY(channels_match(node, &module->bn_bias, error));
   BND_TRY(channels_match(node, &module->bn_running_mean, error));
@@ -306,7 +314,9 @@ static bnd_status lower_fake_quantize(lowering *l, const bnd_node *node, const b
   step *made;
   BND_TRY(add_step(l, node, STEP_FAKE_QUANTIZE, kernel, inputs, 1, &made, error));
   made->quantizer = node->module->quantizer;
-  return BND_OK;
+  const int parameter = l->network->values[inputs[0]].parameter;
+  if (parameter >= 0) l->network->parameters[parameter].direct = true;
+  return bnd_network_add_quantizer(l->network, node->name, made->quantizer) ? BND_OK : bnd_fail_memory(error, "the network");
 }
 
 static bnd_status lower_rest(lowering *l, const bnd_node *node, const bnd_kernel *kernel, const int *inputs, int input_count, bnd_error *error) {

@@ -49,6 +49,13 @@ bool bnd_network_add_statistic(bnd_network *network, const char *name, const bnd
   return true;
 }
 
+bool bnd_network_add_quantizer(bnd_network *network, const char *name, bnd_quantizer *quantizer) {
+  if (!quantizer || !network->options.quantize) return true;
+  if (!name || !BND_GROW(network->quantizers, network->quantizer_capacity, network->quantizer_count + 1)) return false;
+  network->quantizers[network->quantizer_count++] = (bnd_network_quantizer){name, quantizer};
+  return true;
+}
+
 void *bnd_network_keep(bnd_network *network, size_t count, size_t size) {
   return bnd_arena_alloc(network->names, count ? count : 1, size);
 }
@@ -169,6 +176,7 @@ void bnd_network_destroy(bnd_network *network) {
   free(network->slots);
   free(network->parameters);
   free(network->statistics);
+  free(network->quantizers);
   free(network->outputs);
   bnd_onednn_destroy(network->onednn);
   bnd_arena_destroy(network->names);
@@ -192,6 +200,11 @@ bnd_parameter *bnd_network_parameters(const bnd_network *network, size_t *count)
 const bnd_statistic *bnd_network_statistics(const bnd_network *network, size_t *count) {
   *count = network->statistic_count;
   return network->statistics;
+}
+
+const bnd_network_quantizer *bnd_network_quantizers(const bnd_network *network, size_t *count) {
+  *count = network->quantizer_count;
+  return network->quantizers;
 }
 
 int bnd_network_output_count(const bnd_network *network) {

@@ -51,6 +51,13 @@ typedef struct bnd_statistic {
 } bnd_statistic;
 const bnd_statistic *bnd_network_statistics(const bnd_network *network, size_t *count);
 
+/* The fake quantizers, in the order of the graph; none when the network does not quantize. */
+typedef struct bnd_network_quantizer {
+  const char *name; /* "fake_quantizer_3", "conv2d_bn_quantized_module._weight_quantizer" */
+  bnd_quantizer *quantizer; /* the graph's own */
+} bnd_network_quantizer;
+const bnd_network_quantizer *bnd_network_quantizers(const bnd_network *network, size_t *count);
+
 typedef enum bnd_network_mode {
   BND_MODE_EVALUATE, /* running statistics, quantizers as they are */
   BND_MODE_TRAIN,    /* batch statistics, running ones updated, observers on */

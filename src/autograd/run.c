@@ -1,7 +1,6 @@
 /* Passes: between two parts that wait for all images each image runs on its own, step after step while its values are warm. */
 #include <omp.h>
 #include <stdlib.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -65,13 +64,6 @@ static void run_image(bnd_network *network, size_t from, size_t to, int image, f
 #pragma omp atomic
       it->seconds += seconds;
     }
-    if (getenv("DEBUGV") && image == 0 && p < network->forward_parts) {
-      const value *v = &network->values[it->step->outputs[0]];
-      const float *d = bnd_network_data(network, it->step->outputs[0], 0);
-      double t = 0, m = 0;
-      for (size_t i = 0; i < bnd_network_count(v); i++) { t += (double)d[i]; m = (double)d[i] > m ? (double)d[i] : m; }
-      fprintf(stderr, "V %s kind %d sum %g max %g\n", it->step->name, (int)it->step->kind, t, m);
-    }
     if (status != BND_OK) {
       keep_first(first, image, status, &error);
       return;
@@ -129,15 +121,7 @@ bnd_status bnd_network_backward(bnd_network *network, bool (*stop)(void *user), 
   return run_parts(network, network->forward_parts, network->part_count, stop, user, error);
 }
 
-static void forget(bnd_quantizer *quantizer) {
-  if (quantizer) bnd_quantizer_forget_votes(quantizer);
-}
-
 void bnd_network_set_mode(bnd_network *network, bnd_network_mode mode) {
   network->mode = mode;
-  for (size_t s = 0; s < network->step_count; s++) {
-    forget(network->steps[s].quantizer);
-    forget(network->steps[s].weight_quantizer);
-    forget(network->steps[s].bias_quantizer);
-  }
+  for (size_t q = 0; q < network->quantizer_count; q++) bnd_quantizer_forget_votes(network->quantizers[q].quantizer);
 }

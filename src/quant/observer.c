@@ -7,11 +7,6 @@
 #include "base/simd.h"
 #include "quant/internal.h"
 
-/* A parameter vector some batch voted for. */
-struct bnd_quantizer_record {
-  int *position, *zero_point; /* [channels], one allocation: position owns it */
-  size_t votes;
-};
 
 enum { LANES = 16 };
 
@@ -122,7 +117,7 @@ static struct bnd_quantizer_record *find_record(bnd_quantizer *quantizer, const 
   return NULL;
 }
 
-static bool add_record(bnd_quantizer *quantizer, const int *position, const int *zero_point, size_t votes) {
+bool bnd_quantizer_add_vote(bnd_quantizer *quantizer, const int *position, const int *zero_point, size_t votes) {
   const size_t channels = (size_t)quantizer->channels;
   int *copy = bnd_calloc(channels * 2, sizeof *copy);
   if (!copy || !BND_GROW(quantizer->records, quantizer->record_capacity, quantizer->record_count + 1)) {
@@ -137,7 +132,7 @@ static bool add_record(bnd_quantizer *quantizer, const int *position, const int 
 
 bool bnd_quantizer_copy_records(bnd_quantizer *to, const bnd_quantizer *from) {
   for (size_t i = 0; i < from->record_count; i++)
-    if (!add_record(to, from->records[i].position, from->records[i].zero_point, from->records[i].votes)) return false;
+    if (!bnd_quantizer_add_vote(to, from->records[i].position, from->records[i].zero_point, from->records[i].votes)) return false;
   return true;
 }
 
@@ -170,7 +165,7 @@ bnd_status bnd_observer_commit(bnd_quantizer *quantizer, const double error_sum[
   if (status == BND_OK) {
     struct bnd_quantizer_record *record = find_record(quantizer, position, zero_point);
     if (record) record->votes++;
-    else if (!add_record(quantizer, position, zero_point, 1)) status = bnd_fail_memory(error, "a quantizer");
+    else if (!bnd_quantizer_add_vote(quantizer, position, zero_point, 1)) status = bnd_fail_memory(error, "a quantizer");
   }
   free(position);
   return status;

@@ -22,6 +22,12 @@ bool bnd_quantizer_spec_equal(const bnd_quantizer_spec *a, const bnd_quantizer_s
 int bnd_quantizer_minimum(const bnd_quantizer_spec *spec); /* -128 or 0 */
 int bnd_quantizer_maximum(const bnd_quantizer_spec *spec); /* 127 or 255 */
 
+/* A vector of parameters some observed batches asked for. */
+typedef struct bnd_quantizer_record {
+  int *position, *zero_point; /* [channels], one allocation that begins at position */
+  size_t votes;
+} bnd_quantizer_record;
+
 /* One quantizer: its parameters and, until it is frozen, its observer. Channels = 1 when per tensor. */
 typedef struct bnd_quantizer {
   bnd_quantizer_spec spec;
@@ -30,7 +36,7 @@ typedef struct bnd_quantizer {
   int *zero_point;   /* [channels]; 0 but for the edge cases of Quark's observer (all-zero tensor: -128) and uint8 (128) */
   float *minimum;    /* [channels] running, over everything observed; +inf before */
   float *maximum;    /* [channels] running; -inf before */
-  struct bnd_quantizer_record *records; /* distinct parameter vectors in order of first appearance, with their counts */
+  bnd_quantizer_record *records; /* distinct parameter vectors in order of first appearance, with their counts */
   size_t record_count, record_capacity;
   int tensor_position; /* position[0] as calibrated, before any hardware adjustment; set by bnd_quantizer_finish */
   unsigned adjustments; /* which hardware rules moved the position since: a set of bits named in passes/target/adjust.h */
@@ -71,6 +77,8 @@ bnd_status bnd_quantizer_finish(bnd_quantizer *quantizer, bnd_error *error);
 /* While training observers vote on and on: the most frequent vector so far is put in force, the votes stay. */
 void bnd_quantizer_elect(bnd_quantizer *quantizer);
 void bnd_quantizer_forget_votes(bnd_quantizer *quantizer);
+/* Votes that were saved; false = memory short. */
+bool bnd_quantizer_add_vote(bnd_quantizer *quantizer, const int *position, const int *zero_point, size_t votes);
 
 /* Puts saved parameters back: arrays of `channels` values. */
 bnd_status bnd_quantizer_restore(bnd_quantizer *quantizer, int channels, const int *position, const int *zero_point, const float *minimum, const float *maximum,
