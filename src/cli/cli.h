@@ -20,6 +20,7 @@ int cli_evaluate(int argc, char **argv);
 int cli_predict(int argc, char **argv);
 int cli_quantize(int argc, char **argv);
 int cli_check(int argc, char **argv);
+int cli_train(int argc, char **argv);
 int cli_quark_example(int argc, char **argv); /* the program yolo_nas_pow2_int_quant */
 
 /* ---- Options (options.c) ---- */
@@ -80,6 +81,7 @@ bnd_executor_kind cli_executor(const char *choice);
 void cli_start(const char *program, int argc, char **argv); /* once, first thing */
 const char *cli_program(void);
 char *cli_command_line(void);                               /* quoted for a shell; malloc'ed */
+void cli_write_word(FILE *stream, const char *word);        /* one word of a command line, quoted for a shell where that is needed */
 void *cli_allocate(size_t count, size_t size);              /* zeroed; exits 1 when memory is short */
 void cli_message(const char *format, ...) __attribute__((format(printf, 1, 2))); /* "program: ..." on stderr */
 void cli_write_message(const char *who, const char *format, va_list arguments);
@@ -107,8 +109,10 @@ typedef struct cli_run {
   int threads;
   uint64_t seed;
   bool verbose, quiet;
+  bool transient; /* stages leave no line behind when they end: they repeat too often */
+  void *data;     /* the command's own, for callbacks */
   struct cli_display *display;
-  bnd_context context;
+  bnd_context context; /* its user is this cli_run */
 } cli_run;
 
 #define CLI_RUN_OPTIONS(run)                                                                                                        \
@@ -118,5 +122,11 @@ typedef struct cli_run {
 /* Sets run->context up: progress and log on stderr, Ctrl-C as a polite request to stop, a second one kills. */
 bnd_context *cli_run_begin(cli_run *run);
 void cli_run_end(cli_run *run);
+/* For commands that show more than stages: a line that the next one replaces (without a terminal: one line now and then), and a line that stays.
+   The text of a live line is cut to the terminal's width. Nothing with --quiet. */
+void cli_live_line(cli_run *run, const char *text);
+void cli_lasting_line(cli_run *run, const char *text);
+enum { CLI_CLOCK_SIZE = 24 };
+const char *cli_clock(double seconds, char text[static CLI_CLOCK_SIZE]); /* "1:02:33" */
 
 #endif

@@ -12,7 +12,7 @@ enum { BAR_WIDTH = 24, LINE = 256 };
 static const double REDRAW_SECONDS = 0.1, LINE_SECONDS = 10, TENTH_SECONDS = 1;
 
 typedef struct cli_display {
-  bool terminal, verbose, quiet;
+  bool terminal, verbose, quiet, transient;
   char stage[64], unit[24];
   bool active;            /* a stage has begun and not ended */
   bool drawn;             /* the cursor is behind a progress line */
@@ -34,10 +34,11 @@ static int terminal_width(void) {
   return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-static const char *clock_text(double seconds, char text[static 24]) {
-  const long all = seconds < 359999 ? (long)(seconds + 0.5) : 359999;
-  if (all >= 3600) snprintf(text, 24, "%ld:%02ld:%02ld", all / 3600, all / 60 % 60, all % 60);
-  else snprintf(text, 24, "%ld:%02ld", all / 60, all % 60);
+const char *cli_clock(double seconds, char text[static CLI_CLOCK_SIZE]) {
+  enum { LONGEST = 999 * 3600 + 3599 };
+  const long all = !(seconds > 0) ? 0 : seconds < LONGEST ? (long)(seconds + 0.5) : LONGEST;
+  if (all >= 3600) snprintf(text, CLI_CLOCK_SIZE, "%ld:%02ld:%02ld", all / 3600, all / 60 % 60, all % 60);
+  else snprintf(text, CLI_CLOCK_SIZE, "%ld:%02ld", all / 60, all % 60);
   return text;
 }
 
@@ -56,6 +57,7 @@ static void end_stage(cli_display *display) {
   if (!display->active) return;
   display->active = false;
   erase(display);
+  if (display->transient) return;
   const double time = now(), rate = rate_of(display, time);
   fprintf(stderr, "%s: %llu %s in %.1f s", display->stage, (unsigned long long)display->done, display->unit, time - display->begin);
   if (rate > 0) fprintf(stderr, " (%.1f %s/s)", rate, display->unit);
@@ -63,12 +65,12 @@ static void end_stage(cli_display *display) {
 }
 
 static void draw_bar(cli_display *display, double time) {
-  char figures[LINE], clock[24];
+  char figures[LINE], clock[CLI_CLOCK_SIZE];
   const double rate = rate_of(display, time);
   int length = snprintf(figures, sizeof figures, " %llu/%llu %s", (unsigned long long)display->done, (unsigned long long)display->total, display->unit);
   if (rate > 0)
     snprintf(figures + length, sizeof figures - (size_t)length, "  %.1f/s  %s left", rate,
-             clock_text((double)(display->total - display->done) / rate, clock));
+             cli_clock((double)(display->total - display->done) / rate, clock));
   const int room = terminal_width() - 1 - (int)strlen(display->stage) - (int)strlen(figures) - 3;
   const int bar = room < BAR_WIDTH ? room : BAR_WIDTH;
   erase(display);
@@ -88,16 +90,16 @@ static void draw_bar(cli_display *display, double time) {
 }
 
 static void print_line(const cli_display *display, double time) {
-  char clock[24];
+  char clock[CLI_CLOCK_SIZE];
   const double rate = rate_of(display, time);
   fprintf(stderr, "%s: %llu of %llu %s (%llu %%)", display->stage, (unsigned long long)display->done, (unsigned long long)display->total,
           display->unit, (unsigned long long)(100 * display->done / display->total));
-  if (rate > 0) fprintf(stderr, ", %.1f %s/s, %s left", rate, display->unit, clock_text((double)(display->total - display->done) / rate, clock));
+  if (rate > 0) fprintf(stderr, ", %.1f %s/s, %s left", rate, display->unit, cli_clock((double)(display->total - display->done) / rate, clock));
   fputc('\n', stderr);
 }
 
 static void show_progress(void *user, const bnd_progress *progress) {
-  cli_display *display = user;
+  cli_display *display = ((cli_run *)user)->display;
   if (display->quiet) return;
   const double time = now();
   if (display->active && strncmp(display->stage, progress->stage, sizeof display->stage - 1) != 0) end_stage(display);
@@ -130,8 +132,30 @@ static void show_progress(void *user, const bnd_progress *progress) {
   display->last_tenth = tenth;
 }
 
+void cli_live_line(cli_run *run, const char *text) {
+  cli_display *display = run->display;
+  const double time = now(), pause = display->terminal ? REDRAW_SECONDS : LINE_SECONDS;
+  end_stage(display);
+  if (display->quiet || (time - display->last < pause && (display->drawn || !display->terminal))) return;
+  erase(display);
+  if (display->terminal) fprintf(stderr, "\r%.*s", terminal_width() - 1, text);
+  else fprintf(stderr, "%s\n", text);
+  fflush(stderr);
+  display->drawn = display->terminal;
+  display->last = time;
+}
+
+void cli_lasting_line(cli_run *run, const char *text) {
+  cli_display *display = run->display;
+  end_stage(display);
+  if (display->quiet) return;
+  erase(display);
+  fprintf(stderr, "%s\n", text);
+  display->last = now();
+}
+
 static void show_log(void *user, bnd_log_level level, const char *message) {
-  cli_display *display = user;
+  cli_display *display = ((cli_run *)user)->display;
   if (level > BND_LOG_WARNING && display->quiet) return;
   if (level > BND_LOG_INFO && !display->verbose) return;
   erase(display);
@@ -160,8 +184,10 @@ bnd_context *cli_run_begin(cli_run *run) {
   display->terminal = isatty(STDERR_FILENO) && !(term && strcmp(term, "dumb") == 0);
   display->verbose = run->verbose;
   display->quiet = run->quiet;
+  display->transient = run->transient;
+  display->last = now();
   run->display = display;
-  run->context = (bnd_context){.threads = run->threads, .seed = run->seed, .user = display,
+  run->context = (bnd_context){.threads = run->threads, .seed = run->seed, .user = run,
                                .progress = show_progress, .log = show_log, .cancelled = is_interrupted};
   struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
   sigaction(SIGINT, &action, NULL);

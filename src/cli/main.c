@@ -15,6 +15,7 @@ static const struct {
     {"eval", "measure mAP on a folder in COCO layout", cli_evaluate},
     {"predict", "find objects in images", cli_predict},
     {"quantize", "from a checkpoint to INT8 ONNX, with mAP at every step", cli_quantize},
+    {"train", "train a network on a folder in COCO layout", cli_train},
     {"check", "test a network against the constraints of a hardware target", cli_check},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
@@ -23,7 +24,7 @@ static const char quark_example_name[] = "yolo_nas_pow2_int_quant";
 
 static void print_help(void) {
   puts("Usage: binade COMMAND [OPTION...] ...\n\n"
-       "Quantizes object detectors (YOLO-NAS) to INT8 with power-of-two scales.\n");
+       "Trains object detectors (YOLO-NAS) and quantizes them to INT8 with power-of-two\nscales.\n");
   for (size_t i = 0; i < COMMAND_COUNT; i++) printf("  %-10s%s\n", commands[i].name, commands[i].summary);
   puts("\n"
        "  -h, --help      this text; 'binade COMMAND --help' explains a command\n"

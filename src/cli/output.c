@@ -29,6 +29,20 @@ void *cli_allocate(size_t count, size_t size) {
   return memory;
 }
 
+void cli_write_word(FILE *stream, const char *word) {
+  static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./,:@%";
+  if (*word && word[strspn(word, plain)] == '\0') {
+    fputs(word, stream);
+    return;
+  }
+  fputc('\'', stream);
+  for (; *word; word++) {
+    if (*word == '\'') fputs("'\\''", stream);
+    else fputc(*word, stream);
+  }
+  fputc('\'', stream);
+}
+
 char *cli_command_line(void) {
   char *text = NULL;
   size_t size = 0;
@@ -36,18 +50,8 @@ char *cli_command_line(void) {
   if (!stream) exit(cli_fail(BND_ERROR_MEMORY, NULL));
   fputs(start.program, stream);
   for (int i = 1; i < start.argc; i++) {
-    const char *word = start.argv[i];
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./,:@%";
-    if (*word && word[strspn(word, plain)] == '\0') {
-      fprintf(stream, " %s", word);
-      continue;
-    }
-    fputs(" '", stream);
-    for (; *word; word++) {
-      if (*word == '\'') fputs("'\\''", stream);
-      else fputc(*word, stream);
-    }
-    fputc('\'', stream);
+    fputc(' ', stream);
+    cli_write_word(stream, start.argv[i]);
   }
   if (fclose(stream) != 0) exit(cli_fail(BND_ERROR_MEMORY, NULL));
   return text;
