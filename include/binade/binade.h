@@ -108,6 +108,30 @@ typedef struct bnd_predict_options {
 BND_API bnd_status bnd_predict(const bnd_model *model, const bnd_predict_options *options, const bnd_context *context, char **json,
                                bnd_error *error);
 
+/* ---- Data ---- */
+
+typedef struct bnd_dataset_shapes_options {
+  const char *output;         /* folder, made if missing: annotations/instances_<split>.json and images/<split>/ appear in it */
+  const char *split;          /* default: "train2017"; different splits have different pictures */
+  uint64_t images;            /* default: 1000; fewer are the first of more */
+  int least_side, most_side;  /* of the pictures, in pixels; default: 400 and 640 */
+  int quality;                /* of the JPEG files, 1..100; default: 88 */
+} bnd_dataset_shapes_options;
+
+enum { BND_DATASET_SHAPES_CLASSES = 8 };
+typedef struct bnd_dataset_shapes_result {
+  uint64_t images, objects; /* objects: annotated ones */
+  struct {
+    const char *name; /* static */
+    uint64_t objects;
+  } classes[BND_DATASET_SHAPES_CLASSES];
+} bnd_dataset_shapes_result;
+
+/* Draws a data set of flat figures on clutter, in COCO's layout. The context's seed decides everything random: the same bytes on every machine
+   and for any number of threads. A finished run may be repeated; any other data in the way is an error. `result` may be NULL. */
+BND_API bnd_status bnd_dataset_shapes(const bnd_dataset_shapes_options *options, const bnd_context *context, bnd_dataset_shapes_result *result,
+                                      bnd_error *error);
+
 /* ---- Quantization ---- */
 
 typedef struct bnd_quantize_options {

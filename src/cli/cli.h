@@ -19,6 +19,7 @@ int cli_convert(int argc, char **argv);
 int cli_evaluate(int argc, char **argv);
 int cli_predict(int argc, char **argv);
 int cli_quantize(int argc, char **argv);
+int cli_dataset(int argc, char **argv);
 int cli_check(int argc, char **argv);
 int cli_train(int argc, char **argv);
 int cli_quark_example(int argc, char **argv); /* the program yolo_nas_pow2_int_quant */

@@ -16,6 +16,7 @@ static const struct {
     {"predict", "find objects in images", cli_predict},
     {"quantize", "from a checkpoint to INT8 ONNX, with mAP at every step", cli_quantize},
     {"train", "train a network on a folder in COCO layout", cli_train},
+    {"dataset", "draw a data set to train and test with", cli_dataset},
     {"check", "test a network against the constraints of a hardware target", cli_check},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };

@@ -135,3 +135,11 @@ bnd_status bnd_train(const bnd_train_options *options, const bnd_context *contex
   *result = (bnd_train_result){epochs, epochs * per_epoch, 600, best + 0.2, best, every > 0 ? epochs : 0, 0.9, 3723, 3ull << 30};
   return BND_OK;
 }
+
+bnd_status bnd_dataset_shapes(const bnd_dataset_shapes_options *options, const bnd_context *context, bnd_dataset_shapes_result *result, bnd_error *error) {
+  if (strcmp(options->output, "full") == 0) return fail(error, BND_ERROR_IO, "full: No space left on device");
+  *result = (bnd_dataset_shapes_result){.images = options->images, .objects = context->seed};
+  for (int i = 0; i < BND_DATASET_SHAPES_CLASSES; i++) result->classes[i].name = "class";
+  printf("%s %s %d-%d %d\n", options->output, options->split, options->least_side, options->most_side, options->quality);
+  return BND_OK;
+}
