@@ -76,14 +76,14 @@ static void columns_near(bnd_point from, bnd_point to, int y, int reach, int *le
   *right = smaller(*right, (int)(x0 < x1 ? x1 : x0) + 1 + reach);
 }
 
-void bnd_mask_line(bnd_mask *mask, bnd_point from, bnd_point to, int thickness) {
+/* Pixels with 8 * distance^2 <= limit from the line. `reach` is at least the largest such distance. */
+static void mark_near(bnd_mask *mask, bnd_point from, bnd_point to, int64_t limit, int reach) {
   if (from.y > to.y) {
     const bnd_point upper = to;
     to = from;
     from = upper;
   }
-  const int reach = thickness / 2 + 1;
-  const int64_t run = (int64_t)to.x - from.x, rise = (int64_t)to.y - from.y, length = run * run + rise * rise, limit = (int64_t)thickness * thickness;
+  const int64_t run = (int64_t)to.x - from.x, rise = (int64_t)to.y - from.y, length = run * run + rise * rise;
   const box b = open_box(mask, smaller(from.x, to.x) - reach, from.y - reach, larger(from.x, to.x) + reach, to.y + reach);
   for (int y = b.top; y < b.bottom; y++) {
     int left, right;
@@ -95,15 +95,21 @@ void bnd_mask_line(bnd_mask *mask, bnd_point from, bnd_point to, int thickness) 
       const int64_t along = dx * run + dy * rise, across = dx * rise - dy * run;
       bool near;
       if (along > 0 && along < length) {
-        near = 4 * across * across <= limit * length;
+        near = 8 * across * across <= limit * length;
       } else {
         if (along > 0) dx = x - to.x, dy = y - to.y;
-        near = 4 * (dx * dx + dy * dy) <= limit;
+        near = 8 * (dx * dx + dy * dy) <= limit;
       }
       if (near) row(mask, y)[x] = 1;
     }
   }
 }
+
+void bnd_mask_line(bnd_mask *mask, bnd_point from, bnd_point to, int thickness) {
+  mark_near(mask, from, to, 2 * (int64_t)thickness * thickness, thickness / 2 + 1);
+}
+
+enum { OUTLINE = 3 }; /* eight times the square of how far an outline reaches: 0.61 pixels */
 
 /* Pixels strictly inside, row by row: between the first and second, third and fourth ... crossing of the edges with the row. */
 static void fill_inside(bnd_mask *mask, const bnd_point *points, int count, box b) {
@@ -136,5 +142,5 @@ void bnd_mask_polygon(bnd_mask *mask, const bnd_point *points, int count) {
     most = (bnd_point){larger(most.x, points[i].x), larger(most.y, points[i].y)};
   }
   fill_inside(mask, points, count, open_box(mask, least.x, least.y, most.x, most.y));
-  for (int i = 0; i < count; i++) bnd_mask_line(mask, points[i], points[i + 1 < count ? i + 1 : 0], 1);
+  for (int i = 0; i < count; i++) mark_near(mask, points[i], points[i + 1 < count ? i + 1 : 0], OUTLINE, 1);
 }

@@ -1,5 +1,5 @@
 /* Flat figures as sets of pixels, in whole numbers only: the same pixels on every machine. A pixel is a point with whole coordinates. Outlines
-   belong to their figure: a polygon's set is its inside and every pixel at most half a pixel from an edge. */
+   belong to their figure: a polygon's set is its inside and every pixel at most 0.61 pixels (the root of 3/8) away from an edge. */
 #ifndef BND_DATA_DRAW_MASK_H
 #define BND_DATA_DRAW_MASK_H
 

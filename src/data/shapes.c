@@ -14,7 +14,7 @@ enum { PURPOSE_SCENE = 0x73686170, PURPOSE_NOISE }; /* names of random streams *
 
 static const int MOST_LINES = 25;
 static const double LEAST_RADIUS = 9, MOST_RADIUS = 150, RADIUS_SIDE = 640; /* the largest figures of a picture with this longest possible side */
-static const double MOST_NOISE = 15, BLURRED_SHARE = 0.4, LEAST_VISIBLE_SHARE = 0.3;
+static const double MOST_NOISE = 14, BLURRED_SHARE = 0.35, LEAST_VISIBLE_SHARE = 0.4;
 
 typedef struct color {
   uint8_t channel[3];
@@ -65,40 +65,50 @@ static const double cross_corners[][2] = {{1, .3}, {.3, .3}, {.3, 1}, {-.3, 1}, 
 static const double arrow_corners[][2] = {{1, 0}, {.2, .65}, {.2, .25}, {-1, .25}, {-1, -.25}, {.2, -.25}, {.2, -.65}};
 static const double star_inner_radius = 0.42;
 
-/* Corners given as points, turned and enlarged. */
-static void mark_outline(bnd_mask *mask, const double (*corners)[2], int count, bnd_point center, double radius, double turns) {
+typedef struct pose {
+  double x, y, radius, turns;
+} pose;
+
+/* Corners given for radius 1, turned, enlarged and moved. */
+static void mark_outline(bnd_mask *mask, const double (*corners)[2], int count, pose at) {
   bnd_point points[BND_MASK_MAX_POINTS];
   double x, y;
-  direction(turns, &x, &y);
+  direction(at.turns, &x, &y);
+  x *= at.radius;
+  y *= at.radius;
   for (int i = 0; i < count; i++)
-    points[i] = (bnd_point){center.x + nearest(radius * (corners[i][0] * x - corners[i][1] * y)), center.y + nearest(radius * (corners[i][0] * y + corners[i][1] * x))};
+    points[i] = (bnd_point){nearest(at.x + (corners[i][0] * x - corners[i][1] * y)), nearest(at.y + (corners[i][0] * y + corners[i][1] * x))};
   bnd_mask_polygon(mask, points, count);
 }
 
 /* Corners evenly around the centre, every second one at `inner` of the radius. */
-static void mark_regular(bnd_mask *mask, int count, double inner, bnd_point center, double radius, double turns) {
+static void mark_regular(bnd_mask *mask, int count, double inner, pose at) {
   double corners[BND_MASK_MAX_POINTS][2];
   for (int i = 0; i < count; i++) {
     direction((double)i / count, &corners[i][0], &corners[i][1]);
     for (int k = 0; k < 2 && i % 2; k++) corners[i][k] *= inner;
   }
-  mark_outline(mask, (const double(*)[2])corners, count, center, radius, turns);
+  mark_outline(mask, (const double(*)[2])corners, count, at);
 }
 
-static void mark_figure(bnd_mask *mask, int label, bnd_point center, double radius, double turns) {
+/* Radii of circles in half pixels, odd ones: as many pixels on both sides of the centre. */
+static void mark_circle(bnd_mask *mask, pose at) { bnd_mask_ring(mask, (bnd_point){(int)at.x, (int)at.y}, 0, 2 * (int)at.radius + 1); }
+
+static void mark_ring(bnd_mask *mask, pose at) {
+  const int middle = (int)(at.radius * 0.85), half = ((int)(at.radius * 0.3) + 1) / 2;
+  bnd_mask_ring(mask, (bnd_point){(int)at.x, (int)at.y}, 2 * (middle - half) - 2, 2 * (middle + half) + 1);
+}
+
+static void mark_figure(bnd_mask *mask, int label, pose at) {
   switch (label) {
-    case CIRCLE: bnd_mask_ring(mask, center, 0, 2 * (int)radius + 1); break;
-    case SQUARE: mark_regular(mask, 4, 1, center, radius, turns); break;
-    case TRIANGLE: mark_regular(mask, 3, 1, center, radius, turns); break;
-    case STAR: mark_regular(mask, 10, star_inner_radius, center, radius, turns); break;
-    case CROSS: mark_outline(mask, cross_corners, 12, center, radius, turns); break;
-    case RING: {
-      const int middle = (int)(radius * 0.85), half = ((int)(radius * 0.3) + 1) / 2;
-      bnd_mask_ring(mask, center, 2 * (middle - half) - 1, 2 * (middle + half) + 1);
-      break;
-    }
-    case HEXAGON: mark_regular(mask, 6, 1, center, radius, turns); break;
-    default: mark_outline(mask, arrow_corners, 7, center, radius, turns);
+    case CIRCLE: mark_circle(mask, at); break;
+    case SQUARE: mark_regular(mask, 4, 1, at); break;
+    case TRIANGLE: mark_regular(mask, 3, 1, at); break;
+    case STAR: mark_regular(mask, 10, star_inner_radius, at); break;
+    case CROSS: mark_outline(mask, cross_corners, 12, at); break;
+    case RING: mark_ring(mask, at); break;
+    case HEXAGON: mark_regular(mask, 6, 1, at); break;
+    default: mark_outline(mask, arrow_corners, 7, at);
   }
 }
 
@@ -134,8 +144,8 @@ static bnd_shapes_object paint_mask(scene *s, color paint, uint8_t owner) {
 static void draw_lines(scene *s) {
   for (int left = whole(&s->random, 0, MOST_LINES); left > 0; left--) {
     const bnd_point from = point_in(s), to = point_in(s);
-    const int thickness = whole(&s->random, 1, 4);
-    bnd_mask_line(&s->mask, from, to, thickness);
+    static const int widths[] = {1, 3, 5, 5};
+    bnd_mask_line(&s->mask, from, to, widths[whole(&s->random, 0, 3)]);
     paint_mask(s, any_color(s), 0);
   }
 }
@@ -144,9 +154,12 @@ static void draw_figures(scene *s) {
   s->object_count = whole(&s->random, 1, BND_SHAPES_MOST_OBJECTS);
   for (int i = 0; i < s->object_count; i++) {
     const int label = whole(&s->random, 0, BND_SHAPES_CLASSES - 1);
-    const bnd_point center = point_in(s);
-    const double radius = between_in_logarithm(&s->random, LEAST_RADIUS, s->most_radius);
-    mark_figure(&s->mask, label, center, radius, bnd_random_uniform(&s->random));
+    pose at;
+    at.x = bnd_random_between(&s->random, 0, s->image->width);
+    at.y = bnd_random_between(&s->random, 0, s->image->height);
+    at.radius = between_in_logarithm(&s->random, LEAST_RADIUS, s->most_radius);
+    at.turns = bnd_random_uniform(&s->random);
+    mark_figure(&s->mask, label, at);
     s->objects[i] = paint_mask(s, any_color(s), (uint8_t)(i + 1));
     s->objects[i].label = label;
   }
