@@ -155,10 +155,27 @@ typedef struct bnd_quantize_options {
   bnd_executor_kind executor;
   bool restart;                /* ignore finished stages found in `output` instead of continuing from them */
   const char *command;         /* the command line, kept in results.json; may be NULL */
+  /* Quantization-aware training between calibration and alignment, with AdamW; the defaults are those of AMD Quark's published example. Its rate of
+     2e-7 hardly moves a weight (what it gains comes from observers that see more images); 2e-5 does more. */
+  bool qat;
+  const char *qat_split;        /* images to train on; default: "train2017" */
+  uint64_t qat_images;          /* only the first so many; 0 = all */
+  double qat_share;             /* then this share of them, chosen by the seed; default: 0.001, or 1 when qat_images is given */
+  int qat_epochs;               /* default: 1 */
+  int qat_batch;                /* default: 8 */
+  double qat_learning_rate;     /* default: 2e-7 */
+  const char *qat_schedule;     /* "cosine" (default), "step" (a tenth at 2/3 and 8/9 of the epochs) or "constant" */
+  double qat_final_ratio;       /* of a cosine; default: 0.01 */
+  int64_t qat_warmup_steps;     /* steps at the full rate before the schedule begins; default: 2; negative = none */
+  double qat_weight_decay;      /* default: 1e-5; negative = none */
+  bool qat_no_augmentation;     /* the validation transform instead */
+  bool qat_in_order;            /* images in the order of the annotation file, not shuffled */
+  bool qat_freeze_batch_norm;   /* running statistics stay as they are */
+  bool qat_average;             /* what is kept is the moving average of the weights, not the last ones */
 } bnd_quantize_options;
 
 typedef struct bnd_stage_result {
-  char name[16];          /* "fp32", "folded", "ptq", "aligned" */
+  char name[16];          /* "fp32", "folded", "ptq", "qat" (when trained), "aligned" */
   bool evaluated;         /* false: the numbers below it are 0 */
   double map50, map50_95;
   double coco[12];
@@ -175,7 +192,9 @@ typedef struct bnd_quantize_result {
   int violations;              /* constraints of the target still broken after alignment */
 } bnd_quantize_result;
 
-/* The staged run: checkpoint to INT8 ONNX. Stages already finished in `output` with the same options are taken from there. */
+/* The staged run: checkpoint to INT8 ONNX. Stages already finished in `output` with the same options are taken from there; training goes on at the step
+   where it was stopped, and is not repeated when only evaluation or the target change. BND_ERROR_MODEL when the training loss is not finite any more: the
+   last good state is kept. */
 BND_API bnd_status bnd_quantize(const bnd_quantize_options *options, const bnd_context *context, bnd_quantize_result *result, bnd_error *error);
 
 /* ---- Training ---- */

@@ -16,6 +16,7 @@ typedef struct bnd_progress {
   const char *stage; /* "calibration", "evaluation of fp32", ... valid during the call only */
   const char *unit;  /* "images" */
   uint64_t done, total;
+  const char *detail; /* figures of the last unit: "loss 1.83"; NULL = none */
 } bnd_progress;
 
 typedef enum bnd_log_level { BND_LOG_WARNING, BND_LOG_INFO, BND_LOG_DEBUG } bnd_log_level;

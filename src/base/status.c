@@ -50,10 +50,12 @@ bnd_status bnd_fail_prefix(bnd_error *error, bnd_status status, const char *form
   return status;
 }
 
+void bnd_report_progress_detail(const bnd_context *context, const bnd_progress *progress) {
+  if (context && context->progress) context->progress(context->user, progress);
+}
+
 void bnd_report_progress(const bnd_context *context, const char *stage, const char *unit, uint64_t done, uint64_t total) {
-  if (!context || !context->progress) return;
-  const bnd_progress progress = {.stage = stage, .unit = unit, .done = done, .total = total};
-  context->progress(context->user, &progress);
+  bnd_report_progress_detail(context, &(bnd_progress){.stage = stage, .unit = unit, .done = done, .total = total});
 }
 
 void bnd_log(const bnd_context *context, bnd_log_level level, const char *format, ...) {

@@ -5,8 +5,6 @@
 
 #include "cli.h"
 
-static const char not_trained[] = "quantization-aware training (--qat) is not there yet; without --qat the network is quantized after training";
-
 static void print_json(const bnd_quantize_options *options, const bnd_quantize_result *result) {
   cli_json *json = cli_json_create();
   yajl_gen_map_open(json);
@@ -44,8 +42,9 @@ static void print_json(const bnd_quantize_options *options, const bnd_quantize_r
   cli_json_print(json, stdout);
 }
 
-static const char *stage_title(const char *name) {
-  static const char *const titles[][2] = {{"fp32", "FP32"}, {"folded", "FP32 folded"}, {"ptq", "PTQ"}, {"aligned", "PTQ hardware-aligned"}};
+static const char *stage_title(const char *name, bool trained) {
+  const char *const titles[][2] = {{"fp32", "FP32"}, {"folded", "FP32 folded"}, {"ptq", "PTQ"}, {"qat", "QAT"},
+                                   {"aligned", trained ? "QAT hardware-aligned" : "PTQ hardware-aligned"}};
   for (size_t i = 0; i < sizeof titles / sizeof *titles; i++)
     if (strcmp(name, titles[i][0]) == 0) return titles[i][1];
   return name;
@@ -57,7 +56,7 @@ static void print_table(const bnd_quantize_options *options, const bnd_quantize_
   for (size_t i = 0; i < 7; i++) cli_table_cell(table, "%s", headers[i]);
   for (int i = 0; i < result->stage_count; i++) {
     const bnd_stage_result *stage = &result->stages[i], *first = &result->stages[0];
-    cli_table_cell(table, "%s", stage_title(stage->name));
+    cli_table_cell(table, "%s", stage_title(stage->name, options->qat));
     if (stage->evaluated) {
       cli_table_cell(table, "%.4f", stage->map50);
       cli_table_cell(table, "%.4f", stage->map50_95);
@@ -92,11 +91,22 @@ static int quantize(bnd_quantize_options *quantize_options, cli_run *run, bool j
   return CLI_OK;
 }
 
+/* Options of a training that was not asked for are a mistake. */
+static void check_training_options(const cli_syntax *syntax, int argc, char **argv, bool qat) {
+  for (int i = 1; i < argc && !qat; i++)
+    if (strncmp(argv[i], "--qat-", 6) == 0) cli_usage_error(syntax->command, "'%.*s' needs --qat", (int)strcspn(argv[i], "="), argv[i]);
+}
+
+enum { DEFAULT_WARMUP = 2 };
+static const double DEFAULT_WEIGHT_DECAY = 1e-5;
+
 int cli_quantize(int argc, char **argv) {
   bnd_quantize_options quantize_options = {.output = "out", .recipe = "quark", .target = "amd-xint8"};
   cli_run run = {0};
   cli_list quant_stubs = {0}, dequant_stubs = {0};
-  bool json = false, qat = false;
+  bool json = false;
+  uint64_t warmup_steps = DEFAULT_WARMUP;
+  double weight_decay = DEFAULT_WEIGHT_DECAY;
   const char *executor = NULL;
   const cli_option options[] = {
       {"data", 'd', CLI_PATH, &quantize_options.data, "DIR", "folder in COCO layout: annotations/instances_SPLIT.json, images/SPLIT/", 0, 0, true},
@@ -120,7 +130,24 @@ int cli_quantize(int argc, char **argv) {
       {"executor", 0, CLI_CHOICE, &executor, CLI_EXECUTORS, "what computes: fast, or plain loops to compare with (default: fakequant)", 0, 0, false},
       {"restart", 0, CLI_FLAG, &quantize_options.restart, NULL, "begin anew instead of continuing from finished stages in the output folder", 0, 0, false},
       {"json", 0, CLI_FLAG, &json, NULL, "the result table as JSON", 0, 0, false},
-      {"qat", 0, CLI_FLAG, &qat, NULL, NULL, 0, 0, false},
+      {"qat", 0, CLI_FLAG, &quantize_options.qat, NULL, "train the quantized network, too (quantization-aware training); what follows says how", 0, 0, false},
+      {"qat-split", 0, CLI_TEXT, &quantize_options.qat_split, "SPLIT", "part of the data to train on (default: train2017)", 0, 0, false},
+      {"qat-images", 0, CLI_COUNT, &quantize_options.qat_images, "N", "train on the first N images (default: choose from all)", 1, 1e9, false},
+      {"qat-share", 0, CLI_NUMBER, &quantize_options.qat_share, "X",
+       "share of the images to train on, chosen by the seed (default: 0.001; all with --qat-images)", 1e-12, 1, false},
+      {"qat-epochs", 0, CLI_INT, &quantize_options.qat_epochs, "N", "how often each image is seen (default: 1)", 1, 100000, false},
+      {"qat-batch", 0, CLI_INT, &quantize_options.qat_batch, "B", "images in a training step (default: 8)", 1, 100000, false},
+      {"qat-lr", 0, CLI_NUMBER, &quantize_options.qat_learning_rate, "X",
+       "learning rate (default: 2e-7, as published, which hardly moves a weight; 2e-5 does more)", 1e-30, 1e30, false},
+      {"qat-schedule", 0, CLI_CHOICE, &quantize_options.qat_schedule, "cosine|step|constant",
+       "how the rate falls: to a hundredth, to a tenth at 2/3 and 8/9 of the epochs, or not (default: cosine)", 0, 0, false},
+      {"qat-final-ratio", 0, CLI_NUMBER, &quantize_options.qat_final_ratio, "X", "what a cosine falls to, times the rate (default: 0.01)", 1e-12, 1, false},
+      {"qat-warmup-steps", 0, CLI_COUNT, &warmup_steps, "N", "steps at the full rate before it begins to fall (default: 2)", 0, 1e9, false},
+      {"qat-weight-decay", 0, CLI_NUMBER, &weight_decay, "X", "decay of weights (default: 1e-5)", 0, 1e9, false},
+      {"qat-no-augmentation", 0, CLI_FLAG, &quantize_options.qat_no_augmentation, NULL, "train on images as they are evaluated", 0, 0, false},
+      {"qat-in-order", 0, CLI_FLAG, &quantize_options.qat_in_order, NULL, "images in the order of the annotations, not shuffled", 0, 0, false},
+      {"qat-freeze-bn", 0, CLI_FLAG, &quantize_options.qat_freeze_batch_norm, NULL, "leave the running statistics of batch normalization alone", 0, 0, false},
+      {"qat-average", 0, CLI_FLAG, &quantize_options.qat_average, NULL, "keep the moving average of the weights, not the last ones", 0, 0, false},
       {"seed", 0, CLI_COUNT, &run.seed, "K", "seed of everything random (default: 0)", 0, 0, false},
       CLI_RUN_OPTIONS(run),
   };
@@ -135,6 +162,8 @@ int cli_quantize(int argc, char **argv) {
   cli_parse(&syntax, argc, argv, &operands);
   quantize_options.checkpoint = operands[0];
   quantize_options.executor = cli_executor(executor);
+  quantize_options.qat_warmup_steps = warmup_steps ? (int64_t)warmup_steps : -1; /* 0 would be the default */
+  quantize_options.qat_weight_decay = weight_decay != 0 ? weight_decay : -1;
   if (quant_stubs.count + dequant_stubs.count > 0) {
     if (quantize_options.scope) cli_usage_error(syntax.command, "--scope and stubs exclude each other");
     quantize_options.scope = "stubs";
@@ -143,9 +172,8 @@ int cli_quantize(int argc, char **argv) {
     quantize_options.dequant_stubs = dequant_stubs.items;
     quantize_options.dequant_stub_count = dequant_stubs.count;
   }
-  int status = CLI_FAILED;
-  if (qat) cli_message("%s", not_trained);
-  else status = quantize(&quantize_options, &run, json);
+  check_training_options(&syntax, argc, argv, quantize_options.qat);
+  const int status = quantize(&quantize_options, &run, json);
   free(quant_stubs.items);
   free(dequant_stubs.items);
   return status;
@@ -175,15 +203,18 @@ int cli_quark_example(int argc, char **argv) {
   cli_run run = {0};
   cli_list exports = {0};
   const char *model_name = NULL, *gpus = NULL, *pretrained = NULL;
-  bool qat = false, json = false;
-  double train_share = 0.001;
-  int train_batch = 8, validation_batch = 8, calibration_batches = EXAMPLE_BATCHES;
+  bool json = false;
+  int validation_batch = 8, calibration_batches = EXAMPLE_BATCHES;
   const cli_option options[] = {
       {"data_dir", 0, CLI_PATH, &quantize_options.data, "DIR", "folder in COCO layout, with annotations/ and images/val2017", 0, 0, true},
       {"checkpoint", 0, CLI_PATH, &quantize_options.checkpoint, "FILE", "the trained network", 0, 0, false},
       {"pretrained", 0, CLI_PATH, &pretrained, "FILE", "the same as --checkpoint", 0, 0, false},
       {"model_name", 0, CLI_CHOICE, &model_name, "yolo-nas", "the only one (default: yolo-nas)", 0, 0, false},
       {"calib_data_size", 0, CLI_INT, &calibration_batches, "N", "calibration batches, of 25 images each (default: 20)", 1, 10000000, false},
+      {"qat", 0, CLI_FLAG, &quantize_options.qat, NULL, "train the quantized network, too (quantization-aware training), for one epoch", 0, 0, false},
+      {"train_data_percent", 0, CLI_NUMBER, &quantize_options.qat_share, "X",
+       "share of train2017 to train on, chosen by the seed; 1 is all of it (default: 0.001)", 1e-12, 1, false},
+      {"train_batch_size", 0, CLI_INT, &quantize_options.qat_batch, "N", "images in a training step (default: 8)", 1, 100000, false},
       {"export_dir", 'o', CLI_PATH, &quantize_options.output, "DIR", "folder for the results (default: ./quant_result)", 0, 0, false},
       {"model_export", 0, CLI_LIST, &exports, "onnx", "format to write (default: onnx)", 0, 0, false},
       {"val_batch_size", 0, CLI_INT, &validation_batch, "N", "accepted; results do not depend on it", 1, 100000, false},
@@ -191,10 +222,6 @@ int cli_quark_example(int argc, char **argv) {
       {"json", 0, CLI_FLAG, &json, NULL, "the result table as JSON", 0, 0, false},
       {"seed", 0, CLI_COUNT, &run.seed, "K", "seed of everything random (default: 0)", 0, 0, false},
       CLI_RUN_OPTIONS(run),
-      /* Known, so that a command line that works there gets an answer here. */
-      {"qat", 0, CLI_FLAG, &qat, NULL, NULL, 0, 0, false},
-      {"train_batch_size", 0, CLI_INT, &train_batch, "N", NULL, 1, 100000, false},
-      {"train_data_percent", 0, CLI_NUMBER, &train_share, "X", NULL, 1e-12, 1, false},
   };
   const cli_syntax syntax = {
       cli_program(), "",
@@ -214,10 +241,6 @@ int cli_quark_example(int argc, char **argv) {
   int status = check_exports(syntax.command, &exports);
   free(exports.items);
   if (status != CLI_OK) return status;
-  if (qat) {
-    cli_message("%s", not_trained);
-    return CLI_FAILED;
-  }
   if (gpus && *gpus && !run.quiet) cli_message("--gpus %s is not used: everything runs on the processor", gpus);
   return quantize(&quantize_options, &run, json);
 }

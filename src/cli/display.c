@@ -19,6 +19,7 @@ typedef struct cli_display {
   uint64_t first, done, total;
   double begin, last;     /* seconds: of the stage, of the last output */
   uint64_t last_tenth;
+  char detail[96];        /* figures of the last unit, or "" */
 } cli_display;
 
 static volatile sig_atomic_t interrupted;
@@ -71,6 +72,8 @@ static void draw_bar(cli_display *display, double time) {
   if (rate > 0)
     snprintf(figures + length, sizeof figures - (size_t)length, "  %.1f/s  %s left", rate,
              cli_clock((double)(display->total - display->done) / rate, clock));
+  length = (int)strlen(figures);
+  if (*display->detail) snprintf(figures + length, sizeof figures - (size_t)length, "  %s", display->detail);
   const int room = terminal_width() - 1 - (int)strlen(display->stage) - (int)strlen(figures) - 3;
   const int bar = room < BAR_WIDTH ? room : BAR_WIDTH;
   erase(display);
@@ -95,6 +98,7 @@ static void print_line(const cli_display *display, double time) {
   fprintf(stderr, "%s: %llu of %llu %s (%llu %%)", display->stage, (unsigned long long)display->done, (unsigned long long)display->total,
           display->unit, (unsigned long long)(100 * display->done / display->total));
   if (rate > 0) fprintf(stderr, ", %.1f %s/s, %s left", rate, display->unit, cli_clock((double)(display->total - display->done) / rate, clock));
+  if (*display->detail) fprintf(stderr, ", %s", display->detail);
   fputc('\n', stderr);
 }
 
@@ -114,6 +118,7 @@ static void show_progress(void *user, const bnd_progress *progress) {
   }
   display->done = progress->done;
   display->total = progress->total;
+  snprintf(display->detail, sizeof display->detail, "%s", progress->detail ? progress->detail : "");
   if (progress->total == 0) return;
   if (progress->done >= progress->total) {
     end_stage(display);

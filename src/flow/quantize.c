@@ -9,6 +9,7 @@
 #include "export/onnx_export.h"
 #include "flow/config_json.h"
 #include "flow/evaluation.h"
+#include "flow/qat.h"
 #include "flow/reports.h"
 #include "flow/scope.h"
 #include "flow/state.h"
@@ -28,6 +29,8 @@ typedef struct run {
   bnd_quantization_config config;
   bnd_target_profile target;
   bnd_run_state state;
+  bnd_qat qat;            /* when asked for */
+  char training[65];      /* digest of what training depends on; "" = there is none */
   bnd_string log;         /* run.log so far */
   bnd_string class_names; /* as JSON, for the ONNX files; empty = unknown */
   char source_sha256[65];
@@ -92,24 +95,42 @@ static void fingerprint_list(bnd_string *text, const char *const *names, size_t 
   for (size_t i = 0; i < count; i++) bnd_string_format(text, "|%s", names[i]);
 }
 
-static bnd_status fingerprint(run *r, char digest[65]) {
+/* Of the calibrated network: what training starts from. */
+static bnd_status calibrated_fingerprint(run *r, bnd_string *text) {
   const bnd_quantize_options *o = r->options;
-  char annotations[65], target[65] = "";
-  bnd_string text = {0};
+  char annotations[65];
   BND_TRY(bnd_sha256_file(o->checkpoint, r->context, r->source_sha256, r->error));
   BND_TRY(bnd_sha256_file(r->dataset.coco.file, r->context, annotations, r->error));
-  if (bnd_target_profile_is_file(o->target)) BND_TRY(bnd_sha256_file(o->target, r->context, target, r->error));
-  bnd_string_format(&text, "%s|%s|%s|%s|%zu|%zu|%zu|%d|%dx%d|%s|%s%s|%d", BND_VERSION_STRING, r->source_sha256, annotations, r->dataset.coco.images_folder,
-                    r->calibration_images, r->batch, r->dataset.count, o->no_evaluation, r->dataset.preprocessing.width, r->dataset.preprocessing.height,
-                    o->scope ? o->scope : "published", r->target.name, target, (int)backend_of(r));
-  fingerprint_list(&text, o->quant_stubs, o->quant_stub_count);
-  bnd_string_format(&text, "#");
-  fingerprint_list(&text, o->dequant_stubs, o->dequant_stub_count);
-  bnd_config_write(&r->config, &text);
-  if (text.failed) return bnd_fail_memory(r->error, "the run's state");
-  bnd_sha256_text(text.text, text.length, digest);
+  bnd_string_format(text, "%s|%s|%s|%s|%zu|%zu|%dx%d|%s|%d", BND_VERSION_STRING, r->source_sha256, annotations, r->dataset.coco.images_folder,
+                    r->calibration_images, r->batch, r->dataset.preprocessing.width, r->dataset.preprocessing.height, o->scope ? o->scope : "published",
+                    (int)backend_of(r));
+  fingerprint_list(text, o->quant_stubs, o->quant_stub_count);
+  bnd_string_format(text, "#");
+  fingerprint_list(text, o->dequant_stubs, o->dequant_stub_count);
+  bnd_config_write(&r->config, text);
+  return text->failed ? bnd_fail_memory(r->error, "the run's state") : BND_OK;
+}
+
+/* Of all results but those behind training (digest), and of the trained network (r->training). */
+static bnd_status fingerprints(run *r, char digest[65]) {
+  const bnd_quantize_options *o = r->options;
+  char target[65] = "";
+  bnd_string text = {0};
+  bnd_status status = calibrated_fingerprint(r, &text);
+  const size_t calibrated = text.length;
+  if (status == BND_OK && bnd_target_profile_is_file(o->target)) status = bnd_sha256_file(o->target, r->context, target, r->error);
+  if (status == BND_OK) {
+    bnd_string_format(&text, "|%zu|%d|%s%s", r->dataset.count, o->no_evaluation, r->target.name, target);
+    status = text.failed ? bnd_fail_memory(r->error, "the run's state") : BND_OK;
+  }
+  if (status == BND_OK) bnd_sha256_text(text.text, text.length, digest);
+  if (status == BND_OK && o->qat) {
+    text.length = calibrated;
+    status = bnd_qat_fingerprint(&r->qat, r->context, &text, r->error);
+    if (status == BND_OK) bnd_sha256_text(text.text, text.length, r->training);
+  }
   bnd_string_free(&text);
-  return BND_OK;
+  return status;
 }
 
 static bnd_status read_config(run *r) {
@@ -161,11 +182,13 @@ static bnd_status open_run(run *r) {
   if (r->calibration_images > available) r->calibration_images = available;
   r->batch = o->batch > 0 ? (size_t)o->batch : DEFAULT_BATCH;
   r->result->calibration_images = r->calibration_images;
+  if (o->qat) BND_TRY(bnd_qat_open(o, r->model, &r->dataset.preprocessing, backend_of(r), r->context, &r->qat, r->error));
   char digest[65];
   bool found_other;
-  BND_TRY(fingerprint(r, digest));
+  BND_TRY(fingerprints(r, digest));
   BND_TRY(bnd_make_folder(o->output, r->error));
   BND_TRY(bnd_run_state_open(o->output, digest, o->restart, &r->state, &found_other, r->error));
+  bnd_run_state_set_training(&r->state, r->training);
   note(r, BND_LOG_DEBUG, "%s: %d classes, input %dx%d, %zu calibration images in batches of %zu, %zu images for evaluation", o->checkpoint,
        bnd_model_class_count(r->model), r->dataset.preprocessing.width, r->dataset.preprocessing.height, r->calibration_images, r->batch, r->dataset.count);
   if (found_other) note(r, BND_LOG_INFO, "%s: holds results of another run; they are replaced", o->output);
@@ -280,6 +303,11 @@ static bnd_status quantized_graph(run *r, bnd_graph **result) {
   return status;
 }
 
+static bnd_status measure_saturation(run *r, bnd_graph *graph) {
+  const bnd_image_source sample = bnd_dataset_source(&r->dataset, r->calibration_images < SATURATION_IMAGES ? r->calibration_images : SATURATION_IMAGES);
+  return bnd_measure_saturation(graph, &sample, r->context, r->error);
+}
+
 static bnd_status calibrate(run *r, bnd_graph *graph) {
   if (r->state.calibrated && bnd_run_state_restore_quantizers(&r->state, graph)) return BND_OK;
   const bnd_image_source source = bnd_dataset_source(&r->dataset, r->calibration_images);
@@ -290,9 +318,18 @@ static bnd_status calibrate(run *r, bnd_graph *graph) {
   if (status == BND_ERROR_MODEL) bnd_fail_prefix(r->error, status, "%s", r->options->checkpoint);
   if (status != BND_OK) return status;
   note(r, BND_LOG_DEBUG, "calibration: %.2f s", seconds_since(&begin));
-  const bnd_image_source sample = bnd_dataset_source(&r->dataset, r->calibration_images < SATURATION_IMAGES ? r->calibration_images : SATURATION_IMAGES);
-  BND_TRY(bnd_measure_saturation(graph, &sample, r->context, r->error));
+  BND_TRY(measure_saturation(r, graph));
   return bnd_run_state_save_quantizers(&r->state, graph, r->error);
+}
+
+static bnd_status train(run *r, bnd_graph *graph) {
+  char path[4096];
+  BND_TRY(path_in(r, ".binade-qat.pth", path));
+  const bnd_qat_file file = {path, r->training, r->options->restart};
+  BND_TRY(bnd_qat_train(&r->qat, graph, &file, r->context, r->error));
+  const bnd_qat_step *last = &r->qat.steps[r->qat.done - 1];
+  note(r, BND_LOG_DEBUG, "QAT: %zu steps, loss %.4f at first, %.4f at last", r->qat.done, r->qat.steps[0].loss, last->loss);
+  return measure_saturation(r, graph);
 }
 
 static void note_violation(void *user, const bnd_violation *v) {
@@ -314,7 +351,9 @@ static bnd_status freeze(run *r, bnd_graph *graph) {
 
 static bnd_status write_reports(run *r, const bnd_graph *graph) {
   char path[4096];
-  const bnd_quantization_report report = {graph, &r->target, "quark", r->options->checkpoint, r->source_sha256, r->calibration_images, r->batch};
+  const bnd_quantization_report report = {.graph = graph, .target = &r->target, .recipe = "quark", .source_file = r->options->checkpoint,
+                                          .source_sha256 = r->source_sha256, .images = r->calibration_images, .batch = r->batch,
+                                          .qat = r->options->qat ? &r->qat : NULL, .state = &r->state};
   BND_TRY(path_in(r, "quantization.json", path));
   BND_TRY(bnd_write_quantization(path, &report, r->error));
   bnd_string config = {0};
@@ -330,6 +369,9 @@ static bnd_status quantized_stages(run *r) {
   BND_TRY(quantized_graph(r, &graph));
   bnd_status status = calibrate(r, graph);
   if (status == BND_OK && !ptq_done) status = measure(r, "ptq", graph, BND_EXEC_FAKE_QUANTIZE);
+  const bool qat_done = has_stage(r, "qat");
+  if (status == BND_OK && r->options->qat) status = train(r, graph);
+  if (status == BND_OK && r->options->qat && !qat_done) status = measure(r, "qat", graph, BND_EXEC_FAKE_QUANTIZE);
   const bool aligned_done = has_stage(r, "aligned");
   if (status == BND_OK) status = freeze(r, graph);
   if (status == BND_OK) status = export_onnx(r, graph, "int8.onnx", false);
@@ -342,13 +384,13 @@ static bnd_status quantized_stages(run *r) {
 
 static bnd_status finish(run *r) {
   char path[4096];
-  static const char *const order[] = {"fp32", "folded", "ptq", "aligned"};
+  static const char *const order[] = {"fp32", "folded", "ptq", "qat", "aligned"};
   for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
     const bnd_stage_result *stage = bnd_run_state_stage(&r->state, order[i]);
     if (stage) r->result->stages[r->result->stage_count++] = *stage;
   }
   BND_TRY(path_in(r, "results.json", path));
-  BND_TRY(bnd_write_results(path, r->options->command, r->result->stages, r->result->stage_count, r->error));
+  BND_TRY(bnd_write_results(path, r->options->command, r->result, r->options->qat ? &r->qat : NULL, r->error));
   for (int i = 0; i < r->result->stage_count; i++) {
     const bnd_stage_result *s = &r->result->stages[i];
     bnd_string_format(&r->log, "%-8s", s->name);
@@ -378,6 +420,7 @@ bnd_status bnd_quantize(const bnd_quantize_options *options, const bnd_context *
   if (status == BND_OK) status = quantized_stages(&r);
   if (status == BND_OK) status = finish(&r);
   bnd_run_state_close(&r.state);
+  bnd_qat_close(&r.qat);
   bnd_quantization_config_free(&r.config);
   bnd_dataset_close(&r.dataset);
   bnd_model_close(r.model);

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "flow/qat.h"
+#include "flow/state.h"
 #include "formats/json/json.h"
 #include "ops/operators.h"
 #include "passes/target/adjust.h"
@@ -31,15 +33,24 @@ static void write_stage(bnd_json_writer *w, const bnd_stage_result *stage) {
   bnd_json_end_object(w);
 }
 
-bnd_status bnd_write_results(const char *path, const char *command, const bnd_stage_result *stages, int stage_count, bnd_error *error) {
+static void write_qat(bnd_json_writer *w, const bnd_qat *qat, bool with_steps) {
+  if (!qat) return;
+  bnd_json_key(w, "qat");
+  bnd_json_begin_object(w, BND_JSON_LINES);
+  bnd_qat_describe(qat, with_steps, w);
+  bnd_json_end_object(w);
+}
+
+bnd_status bnd_write_results(const char *path, const char *command, const bnd_quantize_result *result, const bnd_qat *qat, bnd_error *error) {
   bnd_string text = {0};
   bnd_json_writer w = {.out = &text};
   bnd_json_begin_object(&w, BND_JSON_LINES);
   bnd_json_put_string(&w, "command", command ? command : "");
   bnd_json_key(&w, "stages");
   bnd_json_begin_array(&w, BND_JSON_LINES);
-  for (int i = 0; i < stage_count; i++) write_stage(&w, &stages[i]);
+  for (int i = 0; i < result->stage_count; i++) write_stage(&w, &result->stages[i]);
   bnd_json_end_array(&w);
+  write_qat(&w, qat, true);
   bnd_json_end_object(&w);
   return write_whole(path, &text, error);
 }
@@ -68,16 +79,32 @@ void bnd_visit_quantizers(const bnd_graph *graph, void (*visit)(void *user, cons
   }
 }
 
+typedef struct quantizer_list {
+  bnd_json_writer *json;
+  const bnd_run_state *before_training; /* NULL = not trained */
+} quantizer_list;
+
 /* One number per tensor, a list per channel. */
-static void write_positions(bnd_json_writer *w, const char *key, const bnd_quantizer *q, bool calibrated) {
+static void write_positions(bnd_json_writer *w, const char *key, const int *positions, int channels) {
   bnd_json_key(w, key);
-  if (q->channels == 1) {
-    bnd_json_integer(w, calibrated ? q->tensor_position : q->position[0]);
+  if (channels == 1) {
+    bnd_json_integer(w, positions[0]);
     return;
   }
   bnd_json_begin_array(w, BND_JSON_ONE_LINE);
-  for (int c = 0; c < q->channels; c++) bnd_json_integer(w, q->position[c]); /* no rule moves these */
+  for (int c = 0; c < channels; c++) bnd_json_integer(w, positions[c]);
   bnd_json_end_array(w);
+}
+
+/* "calibrated" as it came out of calibration, "trained" out of training, "final" after the hardware's rules. */
+static void write_all_positions(const quantizer_list *list, const bnd_quantizer_place *place) {
+  const bnd_quantizer *q = place->quantizer;
+  const int *unaligned = q->channels == 1 ? &q->tensor_position : q->position; /* no rule moves those of channels */
+  int channels = 0;
+  const int *before = list->before_training ? bnd_run_state_positions(list->before_training, place->name, &channels) : NULL;
+  if (before) write_positions(list->json, "calibrated", before, channels);
+  write_positions(list->json, list->before_training ? "trained" : "calibrated", unaligned, q->channels);
+  write_positions(list->json, "final", q->position, q->channels);
 }
 
 static void write_range(bnd_json_writer *w, const char *key, const bnd_quantizer *q, const float *values) {
@@ -92,7 +119,8 @@ static void write_range(bnd_json_writer *w, const char *key, const bnd_quantizer
 }
 
 static void write_quantizer(void *user, const bnd_quantizer_place *place) {
-  bnd_json_writer *w = user;
+  const quantizer_list *list = user;
+  bnd_json_writer *w = list->json;
   const bnd_quantizer *q = place->quantizer;
   bnd_json_begin_object(w, BND_JSON_ONE_LINE);
   bnd_json_put_string(w, "name", place->name);
@@ -100,8 +128,7 @@ static void write_quantizer(void *user, const bnd_quantizer_place *place) {
   bnd_json_put_string(w, "observed", place->observed);
   write_range(w, "min", q, q->minimum);
   write_range(w, "max", q, q->maximum);
-  write_positions(w, "calibrated", q, true);
-  write_positions(w, "final", q, false);
+  write_all_positions(list, place);
   bool odd_zero_point = false;
   for (int c = 0; c < q->channels; c++) odd_zero_point |= q->zero_point[c] != 0;
   if (odd_zero_point) {
@@ -150,9 +177,11 @@ bnd_status bnd_write_quantization(const char *path, const bnd_quantization_repor
   bnd_json_put_integer(&w, "images", (int64_t)report->images);
   bnd_json_put_integer(&w, "batch", (int64_t)report->batch);
   bnd_json_end_object(&w);
+  write_qat(&w, report->qat, false);
   bnd_json_key(&w, "quantizers");
   bnd_json_begin_array(&w, BND_JSON_LINES);
-  bnd_visit_quantizers(report->graph, write_quantizer, &w);
+  quantizer_list list = {&w, report->qat ? report->state : NULL};
+  bnd_visit_quantizers(report->graph, write_quantizer, &list);
   bnd_json_end_array(&w);
   bnd_json_key(&w, "violations");
   bnd_json_begin_array(&w, BND_JSON_LINES);

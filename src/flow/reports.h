@@ -6,14 +6,19 @@
 #include "graph/graph.h"
 #include "passes/target/target.h"
 
-/* results.json. */
-bnd_status bnd_write_results(const char *path, const char *command, const bnd_stage_result *stages, int stage_count, bnd_error *error);
+struct bnd_qat;
+struct bnd_run_state;
+
+/* results.json; qat: how the network was trained, NULL = it was not. */
+bnd_status bnd_write_results(const char *path, const char *command, const bnd_quantize_result *result, const struct bnd_qat *qat, bnd_error *error);
 
 typedef struct bnd_quantization_report {
   const bnd_graph *graph; /* frozen */
   const bnd_target_profile *target;
   const char *recipe, *source_file, *source_sha256;
   uint64_t images, batch;
+  const struct bnd_qat *qat;         /* NULL = not trained; otherwise */
+  const struct bnd_run_state *state; /* knows the positions before training */
 } bnd_quantization_report;
 /* quantization.json: every quantizer in graph order, and the constraints still broken. */
 bnd_status bnd_write_quantization(const char *path, const bnd_quantization_report *report, bnd_error *error);

@@ -106,14 +106,16 @@ static bool read_quantizer(bnd_arena *arena, const bnd_json *object, bnd_saved_q
 
 /* The stages a run has, each once: results of another kind would stay in the table for ever. */
 static bool is_new_stage(const bnd_run_state *state, const char *name) {
-  static const char *const known[] = {"fp32", "folded", "ptq", "aligned"};
+  static const char *const known[] = {"fp32", "folded", "ptq", "qat", "aligned"};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++)
     if (strcmp(name, known[i]) == 0) return bnd_run_state_stage(state, name) == NULL;
   return false;
 }
 
 static bool read_state(bnd_run_state *state, const bnd_json *root) {
-  const bnd_json *stages = bnd_json_member(root, "stages"), *quantizers = bnd_json_member(root, "quantizers");
+  const bnd_json *stages = bnd_json_member(root, "stages"), *quantizers = bnd_json_member(root, "quantizers"), *training = bnd_json_member(root, "training");
+  if (!training || training->type != BND_JSON_STRING || strlen(training->text) >= sizeof state->training) return false;
+  snprintf(state->training, sizeof state->training, "%s", training->text);
   if (!stages || stages->type != BND_JSON_ARRAY || stages->count > BND_MAX_STAGES || !quantizers || quantizers->type != BND_JSON_ARRAY) return false;
   for (const bnd_json *item = stages->first; item; item = item->next) {
     bnd_stage_result stage;
@@ -154,6 +156,7 @@ static bool continue_from(bnd_run_state *state, const char *text, size_t size) {
   state->stage_count = 0;
   state->quantizer_count = 0;
   state->calibrated = false;
+  *state->training = '\0';
   return false;
 }
 
@@ -218,6 +221,7 @@ static void write_run(const bnd_run_state *state, bnd_string *text) {
   bnd_json_writer w = {.out = text};
   bnd_json_begin_object(&w, BND_JSON_LINES);
   bnd_json_put_string(&w, "fingerprint", state->fingerprint);
+  bnd_json_put_string(&w, "training", state->training);
   bnd_json_key(&w, "stages");
   bnd_json_begin_array(&w, BND_JSON_LINES);
   for (int i = 0; i < state->stage_count; i++) write_stage(&w, &state->stages[i]);
@@ -259,6 +263,15 @@ const bnd_stage_result *bnd_run_state_stage(const bnd_run_state *state, const ch
   for (int i = 0; i < state->stage_count; i++)
     if (strcmp(state->stages[i].name, name) == 0) return &state->stages[i];
   return NULL;
+}
+
+void bnd_run_state_set_training(bnd_run_state *state, const char *training) {
+  if (strcmp(state->training, training) == 0) return;
+  snprintf(state->training, sizeof state->training, "%s", training);
+  int kept = 0;
+  for (int i = 0; i < state->stage_count; i++)
+    if (strcmp(state->stages[i].name, "qat") != 0 && strcmp(state->stages[i].name, "aligned") != 0) state->stages[kept++] = state->stages[i];
+  state->stage_count = kept;
 }
 
 bnd_status bnd_run_state_add_stage(bnd_run_state *state, const bnd_stage_result *stage, bnd_error *error) {
@@ -328,4 +341,13 @@ bool bnd_run_state_restore_quantizers(const bnd_run_state *state, bnd_graph *gra
   if (r.fits) bnd_visit_quantizers(graph, restore_quantizer, &r);
   bnd_map_free(&r.index);
   return r.fits && r.restored == state->quantizer_count;
+}
+
+const int *bnd_run_state_positions(const bnd_run_state *state, const char *name, int *channels) {
+  for (size_t i = 0; i < state->quantizer_count; i++) {
+    if (strcmp(state->quantizers[i].name, name) != 0) continue;
+    *channels = state->quantizers[i].channels;
+    return state->quantizers[i].position;
+  }
+  return NULL;
 }

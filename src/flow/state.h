@@ -8,7 +8,8 @@
 
 typedef struct bnd_run_state {
   char *path;            /* FOLDER/.binade-state.json */
-  char fingerprint[65];  /* of everything the results depend on */
+  char fingerprint[65];  /* of everything the results depend on, but for training */
+  char training[65];     /* of what training depends on; "" = not trained */
   bnd_stage_result stages[BND_MAX_STAGES];
   int stage_count;
   bool calibrated;       /* quantizers hold positions */
@@ -25,11 +26,15 @@ void bnd_sha256_text(const char *text, size_t length, char digest[65]);
    *found_other: there was one of another run. */
 bnd_status bnd_run_state_open(const char *folder, const char *fingerprint, bool restart, bnd_run_state *state, bool *found_other, bnd_error *error);
 void bnd_run_state_close(bnd_run_state *state);
+/* The rows behind training ("qat", "aligned") belong to one way of training (a digest, "" = none): those of another one are forgotten. */
+void bnd_run_state_set_training(bnd_run_state *state, const char *training);
 /* The saved result of a stage; NULL = not finished yet. */
 const bnd_stage_result *bnd_run_state_stage(const bnd_run_state *state, const char *name);
 bnd_status bnd_run_state_add_stage(bnd_run_state *state, const bnd_stage_result *stage, bnd_error *error);
 /* Calibrated quantizers of the graph, saved and put back. restore: false when the saved ones do not fit the graph. */
 bnd_status bnd_run_state_save_quantizers(bnd_run_state *state, const bnd_graph *graph, bnd_error *error);
 bool bnd_run_state_restore_quantizers(const bnd_run_state *state, bnd_graph *graph);
+/* The calibrated positions of a quantizer, one for each channel; NULL = it was not calibrated. */
+const int *bnd_run_state_positions(const bnd_run_state *state, const char *name, int *channels);
 
 #endif
