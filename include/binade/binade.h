@@ -253,9 +253,10 @@ typedef struct bnd_train_result {
   uint64_t memory;                     /* bytes the run planned for */
 } bnd_train_result;
 
-/* Trains YOLO-NAS. Written to `output`: last.pth (all that is needed to go on; network under "net", moving average under "ema_net"), best.pth (the
-   moving average with the best validation mAP@0.50:0.95), metrics.jsonl (a line for each epoch), training.svg. Interrupted by the context it saves its
-   state and returns BND_ERROR_INTERRUPTED. BND_ERROR_MODEL when the loss is not finite any more: the last good state is kept. */
+/* Trains YOLO-NAS. Written to `output`: best.pth (the moving average with the best validation mAP@0.50:0.95, under "net"), last.pth (the network under
+   "net", its moving average under "ema_net"), average.pth (with best_snapshots), metrics.jsonl (a line for each epoch), training.svg, state.pth (all
+   that is needed to go on). Interrupted by the context it saves its state and returns BND_ERROR_INTERRUPTED. BND_ERROR_MODEL when the loss is not
+   finite any more: the last good state is kept. */
 BND_API bnd_status bnd_train(const bnd_train_options *options, const bnd_context *context, bnd_train_result *result, bnd_error *error);
 
 #ifdef __cplusplus
