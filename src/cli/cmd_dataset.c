@@ -1,5 +1,4 @@
 /* binade dataset */
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yajl/yajl_gen.h>

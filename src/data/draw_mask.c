@@ -1,6 +1,6 @@
 #include "data/draw_mask.h"
 
-#include <stdbool.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,20 +9,20 @@
 bnd_status bnd_mask_create(int width, int height, bnd_mask *mask, bnd_error *error) {
   *mask = (bnd_mask){0};
   if (width < 1 || height < 1) return bnd_fail(error, BND_ERROR_ARGUMENT, "a drawing of %d x %d pixels is empty", width, height);
-  uint8_t *marked = bnd_calloc((size_t)width, (size_t)height);
-  if (!marked) return bnd_fail_memory(error, "a drawing");
-  *mask = (bnd_mask){.width = width, .height = height, .marked = marked, .left = width, .top = height};
+  uint8_t *cover = bnd_calloc((size_t)width, (size_t)height);
+  if (!cover) return bnd_fail_memory(error, "a drawing");
+  *mask = (bnd_mask){.width = width, .height = height, .cover = cover, .left = width, .top = height};
   return BND_OK;
 }
 
 void bnd_mask_free(bnd_mask *mask) {
-  free(mask->marked);
+  free(mask->cover);
   *mask = (bnd_mask){0};
 }
 
 void bnd_mask_clear(bnd_mask *mask) {
   for (int y = mask->top; y < mask->bottom && mask->left < mask->right; y++)
-    memset(mask->marked + (size_t)y * (size_t)mask->width + mask->left, 0, (size_t)(mask->right - mask->left));
+    memset(mask->cover + (size_t)y * (size_t)mask->width + mask->left, 0, (size_t)(mask->right - mask->left));
   mask->left = mask->width;
   mask->top = mask->height;
   mask->right = mask->bottom = 0;
@@ -47,16 +47,20 @@ static box open_box(bnd_mask *mask, int left, int top, int right, int bottom) {
   return b;
 }
 
-static uint8_t *row(bnd_mask *mask, int y) { return mask->marked + (size_t)y * (size_t)mask->width; }
+static uint8_t *row(bnd_mask *mask, int y) { return mask->cover + (size_t)y * (size_t)mask->width; }
 
-void bnd_mask_ring(bnd_mask *mask, bnd_point center, int inner, int outer) {
-  const int reach = outer / 2;
+/* What is covered of a pixel that lies `depth` inside an edge (negative: outside). */
+static uint8_t soft(double depth) { return depth <= -0.5 ? 0 : depth >= 0.5 ? BND_MASK_ALL : (uint8_t)(int)((depth + 0.5) * BND_MASK_ALL + 0.5); }
+
+static void raise_to(uint8_t *cover, uint8_t value) { *cover = *cover > value ? *cover : value; }
+
+void bnd_mask_ring(bnd_mask *mask, bnd_point center, double inner, double outer) {
+  const int reach = (int)outer + 1;
   const box b = open_box(mask, center.x - reach, center.y - reach, center.x + reach, center.y + reach);
-  const int64_t least = (int64_t)inner * inner, most = (int64_t)outer * outer;
   for (int y = b.top; y < b.bottom; y++) {
     for (int x = b.left; x < b.right; x++) {
-      const int64_t dx = x - center.x, dy = y - center.y, distance = 4 * (dx * dx + dy * dy);
-      if (distance >= least && distance <= most) row(mask, y)[x] = 1;
+      const double dx = x - center.x, dy = y - center.y, distance = sqrt(dx * dx + dy * dy), in = distance - inner, out = outer - distance;
+      raise_to(&row(mask, y)[x], soft(in < out ? in : out));
     }
   }
 }
@@ -76,14 +80,17 @@ static void columns_near(bnd_point from, bnd_point to, int y, int reach, int *le
   *right = smaller(*right, (int)(x0 < x1 ? x1 : x0) + 1 + reach);
 }
 
-/* Pixels with 8 * distance^2 <= limit from the line. `reach` is at least the largest such distance. */
-static void mark_near(bnd_mask *mask, bnd_point from, bnd_point to, int64_t limit, int reach) {
+typedef enum edge_kind { EDGE_SOFT, EDGE_HARD } edge_kind;
+
+/* Everything up to `distance` from the line. */
+static void cover_near(bnd_mask *mask, bnd_point from, bnd_point to, double distance, edge_kind kind) {
   if (from.y > to.y) {
     const bnd_point upper = to;
     to = from;
     from = upper;
   }
-  const int64_t run = (int64_t)to.x - from.x, rise = (int64_t)to.y - from.y, length = run * run + rise * rise;
+  const int reach = (int)distance + 2;
+  const double run = to.x - from.x, rise = to.y - from.y, length = run * run + rise * rise;
   const box b = open_box(mask, smaller(from.x, to.x) - reach, from.y - reach, larger(from.x, to.x) + reach, to.y + reach);
   for (int y = b.top; y < b.bottom; y++) {
     int left, right;
@@ -91,25 +98,23 @@ static void mark_near(bnd_mask *mask, bnd_point from, bnd_point to, int64_t limi
     left = larger(left, b.left);
     right = smaller(right, b.right - 1);
     for (int x = left; x <= right; x++) {
-      int64_t dx = x - from.x, dy = y - from.y;
-      const int64_t along = dx * run + dy * rise, across = dx * rise - dy * run;
-      bool near;
+      double dx = x - from.x, dy = y - from.y, square;
+      const double along = dx * run + dy * rise, across = dx * rise - dy * run;
       if (along > 0 && along < length) {
-        near = 8 * across * across <= limit * length;
+        square = across * across / length;
       } else {
         if (along > 0) dx = x - to.x, dy = y - to.y;
-        near = 8 * (dx * dx + dy * dy) <= limit;
+        square = dx * dx + dy * dy;
       }
-      if (near) row(mask, y)[x] = 1;
+      if (kind == EDGE_SOFT) raise_to(&row(mask, y)[x], soft(distance - sqrt(square)));
+      else if (square <= distance * distance) row(mask, y)[x] = BND_MASK_ALL;
     }
   }
 }
 
-void bnd_mask_line(bnd_mask *mask, bnd_point from, bnd_point to, int thickness) {
-  mark_near(mask, from, to, 2 * (int64_t)thickness * thickness, thickness / 2 + 1);
-}
+void bnd_mask_line(bnd_mask *mask, bnd_point from, bnd_point to, int thickness) { cover_near(mask, from, to, 0.5 * thickness, EDGE_HARD); }
 
-enum { OUTLINE = 3 }; /* eight times the square of how far an outline reaches: 0.61 pixels */
+static const double RIM = 0.6; /* from the outline to the edge */
 
 /* Pixels strictly inside, row by row: between the first and second, third and fourth ... crossing of the edges with the row. */
 static void fill_inside(bnd_mask *mask, const bnd_point *points, int count, box b) {
@@ -130,7 +135,7 @@ static void fill_inside(bnd_mask *mask, const bnd_point *points, int count, box 
     }
     for (int i = 0; i + 1 < found; i += 2) {
       const int left = larger(crossings[i] + 1, b.left), right = smaller(crossings[i + 1], b.right - 1);
-      if (left <= right) memset(row(mask, y) + left, 1, (size_t)(right - left + 1));
+      if (left <= right) memset(row(mask, y) + left, BND_MASK_ALL, (size_t)(right - left + 1));
     }
   }
 }
@@ -142,5 +147,5 @@ void bnd_mask_polygon(bnd_mask *mask, const bnd_point *points, int count) {
     most = (bnd_point){larger(most.x, points[i].x), larger(most.y, points[i].y)};
   }
   fill_inside(mask, points, count, open_box(mask, least.x, least.y, most.x, most.y));
-  for (int i = 0; i < count; i++) mark_near(mask, points[i], points[i + 1 < count ? i + 1 : 0], OUTLINE, 1);
+  for (int i = 0; i < count; i++) cover_near(mask, points[i], points[i + 1 < count ? i + 1 : 0], RIM, EDGE_SOFT);
 }

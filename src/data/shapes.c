@@ -91,12 +91,12 @@ static void mark_regular(bnd_mask *mask, int count, double inner, pose at) {
   mark_outline(mask, (const double(*)[2])corners, count, at);
 }
 
-/* Radii of circles in half pixels, odd ones: as many pixels on both sides of the centre. */
-static void mark_circle(bnd_mask *mask, pose at) { bnd_mask_ring(mask, (bnd_point){(int)at.x, (int)at.y}, 0, 2 * (int)at.radius + 1); }
+/* Circles end between pixels: as many on both sides of the centre. */
+static void mark_circle(bnd_mask *mask, pose at) { bnd_mask_ring(mask, (bnd_point){(int)at.x, (int)at.y}, -1, (int)at.radius + 0.5); }
 
 static void mark_ring(bnd_mask *mask, pose at) {
   const int middle = (int)(at.radius * 0.85), half = ((int)(at.radius * 0.3) + 1) / 2;
-  bnd_mask_ring(mask, (bnd_point){(int)at.x, (int)at.y}, 2 * (middle - half) - 2, 2 * (middle + half) + 1);
+  bnd_mask_ring(mask, (bnd_point){(int)at.x, (int)at.y}, middle - half - 1, middle + half + 0.5);
 }
 
 static void mark_figure(bnd_mask *mask, int label, pose at) {
@@ -120,15 +120,19 @@ static color any_color(scene *s) {
   return result;
 }
 
-/* Colours the marked pixels, unmarks them and tells their smallest box and number. `owner` 0 leaves the owners as they are. */
+/* Blends the colour in where the mask covers, empties the mask and tells the smallest box and the number of the figure's pixels. `owner` 0 leaves
+   the owners as they are. */
 static bnd_shapes_object paint_mask(scene *s, color paint, uint8_t owner) {
   const bnd_mask *mask = &s->mask;
   int left = mask->width, top = mask->height, right = 0, bottom = 0, area = 0;
   for (int y = mask->top; y < mask->bottom; y++) {
     for (int x = mask->left; x < mask->right; x++) {
       const size_t at = (size_t)y * (size_t)mask->width + (size_t)x;
-      if (!mask->marked[at]) continue;
-      for (int c = 0; c < 3; c++) s->image->pixels[3 * at + (size_t)c] = paint.channel[c];
+      const int cover = mask->cover[at];
+      if (!cover) continue;
+      uint8_t *pixel = s->image->pixels + 3 * at;
+      for (int c = 0; c < 3; c++) pixel[c] = (uint8_t)((pixel[c] * (BND_MASK_ALL - cover) + paint.channel[c] * cover + BND_MASK_ALL / 2) / BND_MASK_ALL);
+      if (cover < BND_MASK_HALF) continue;
       if (owner) s->owner[at] = owner;
       area++;
       left = x < left ? x : left;
