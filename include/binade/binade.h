@@ -172,6 +172,7 @@ typedef struct bnd_quantize_options {
   bool qat_in_order;            /* images in the order of the annotation file, not shuffled */
   bool qat_freeze_batch_norm;   /* running statistics stay as they are */
   bool qat_average;             /* what is kept is the moving average of the weights, not the last ones */
+  double qat_save_minutes;      /* the state of training is saved this often; default: 1 */
 } bnd_quantize_options;
 
 typedef struct bnd_stage_result {

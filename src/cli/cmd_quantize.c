@@ -148,6 +148,7 @@ int cli_quantize(int argc, char **argv) {
       {"qat-in-order", 0, CLI_FLAG, &quantize_options.qat_in_order, NULL, "images in the order of the annotations, not shuffled", 0, 0, false},
       {"qat-freeze-bn", 0, CLI_FLAG, &quantize_options.qat_freeze_batch_norm, NULL, "leave the running statistics of batch normalization alone", 0, 0, false},
       {"qat-average", 0, CLI_FLAG, &quantize_options.qat_average, NULL, "keep the moving average of the weights, not the last ones", 0, 0, false},
+      {"qat-save-minutes", 0, CLI_NUMBER, &quantize_options.qat_save_minutes, "X", "the state of training is saved this often (default: 1)", 1e-6, 1e6, false},
       {"seed", 0, CLI_COUNT, &run.seed, "K", "seed of everything random (default: 0)", 0, 0, false},
       CLI_RUN_OPTIONS(run),
   };

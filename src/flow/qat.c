@@ -11,7 +11,6 @@
 
 /* Raw outputs of the network: class logits [1,A,classes] and box distributions [1,A,4*(reg_max+1)]. */
 enum { CLASS_OUTPUT = 2, BOX_OUTPUT = 3 };
-static const double SAVE_SECONDS = 60;
 
 /* --- options --- */
 
@@ -24,6 +23,7 @@ static bnd_status read_options(const bnd_quantize_options *o, const bnd_context 
                    .learning_rate = o->qat_learning_rate != 0 ? o->qat_learning_rate : 2e-7,
                    .final_ratio = o->qat_final_ratio != 0 ? o->qat_final_ratio : 0.01,
                    .weight_decay = o->qat_weight_decay != 0 ? fmax(o->qat_weight_decay, 0) : 1e-5,
+                   .save_seconds = 60 * (o->qat_save_minutes != 0 ? o->qat_save_minutes : 1),
                    .epochs = o->qat_epochs ? o->qat_epochs : 1,
                    .batch = o->qat_batch ? o->qat_batch : 8,
                    .warmup_steps = o->qat_warmup_steps > 0 ? (uint64_t)o->qat_warmup_steps : o->qat_warmup_steps < 0 ? 0 : 2,
@@ -201,7 +201,7 @@ static bnd_status all_steps(training *t) {
     BND_TRY(bnd_trainer_step(t->trainer, t->context, &step, t->error));
     qat->steps[qat->done++] = (bnd_qat_step){step.loss.total, step.loss.classification, step.loss.iou, step.loss.dfl, step.learning_rate};
     report(t, &qat->steps[qat->done - 1]);
-    if (seconds_now() - saved_at < SAVE_SECONDS || qat->done == qat->step_count) continue;
+    if (seconds_now() - saved_at < qat->save_seconds || qat->done == qat->step_count) continue;
     BND_TRY(save(t));
     saved_at = seconds_now();
   }
@@ -248,6 +248,7 @@ bnd_status bnd_qat_train(bnd_qat *qat, bnd_graph *graph, const bnd_qat_file *fil
   bnd_checkpoint *saved = NULL;
   bool finished = false;
   bnd_status status = bnd_qat_open_saved(qat, file, context, &saved, &finished, error);
+  if (finished) bnd_log(context, BND_LOG_INFO, "QAT: finished before, taken from %s", file->path);
   if (status == BND_OK) status = finished ? bnd_qat_restore_finished(file, saved, graph, error) : train(&t, graph, saved);
   bnd_trainer_destroy(t.trainer);
   bnd_network_destroy(t.network);

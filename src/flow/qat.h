@@ -18,7 +18,7 @@ typedef struct bnd_qat {
   /* what was asked for, with the defaults put in */
   const char *split, *schedule;
   uint64_t limit, seed; /* limit: images, 0 = all */
-  double share, learning_rate, final_ratio, weight_decay;
+  double share, learning_rate, final_ratio, weight_decay, save_seconds;
   int epochs, batch;
   uint64_t warmup_steps;
   bool augment, in_order, freeze_batch_norm, average;
@@ -48,7 +48,7 @@ typedef struct bnd_qat_file {
   bool restart; /* whatever is there is not looked at */
 } bnd_qat_file;
 
-/* Trains the calibrated graph, or takes from the file what is done there: all of it, or the steps so far. Saves once a minute and whenever it ends, for
+/* Trains the calibrated graph, or takes from the file what is done there: all of it, or the steps so far. Saves now and then and whenever it ends, for
    whatever reason. Afterwards the quantizers stand as they do in evaluation. */
 bnd_status bnd_qat_train(bnd_qat *qat, bnd_graph *graph, const bnd_qat_file *file, const bnd_context *context, bnd_error *error);
 

@@ -82,17 +82,21 @@ bnd_status bnd_quantize(const bnd_quantize_options *options, const bnd_context *
     if (steps != 1000 && context->cancelled(context->user)) return fail(error, BND_ERROR_INTERRUPTED, "interrupted during calibration");
   }
   fprintf(stderr, "options: %s data=%s out=%s split=%s recipe=%s target=%s config=%s calib=%llu batch=%d images=%llu eval=%d size=%d scope=%s stubs=%zu/%zu "
-          "observer=%s channel=%d executor=%d restart=%d threads=%d seed=%llu\ncommand: %s\n",
+          "observer=%s channel=%d executor=%d restart=%d threads=%d seed=%llu\ncommand: %s\n"
+          "qat=%d split=%s images=%llu share=%g epochs=%d batch=%d lr=%g schedule=%s ratio=%g warmup=%lld decay=%g plain=%d order=%d freeze=%d average=%d\n",
           options->checkpoint, options->data, options->output, options->split ? options->split : "-", options->recipe, options->target,
           options->config ? options->config : "-", (unsigned long long)options->calibration_images, options->batch, (unsigned long long)options->images,
           !options->no_evaluation, options->size, options->scope ? options->scope : "-", options->quant_stub_count, options->dequant_stub_count,
           options->observer ? options->observer : "-", options->per_channel, options->executor, options->restart, context->threads,
-          (unsigned long long)context->seed, options->command);
-  static const char *const names[] = {"fp32", "folded", "ptq", "aligned"};
-  for (int i = 0; i < 4; i++) {
+          (unsigned long long)context->seed, options->command, options->qat, options->qat_split ? options->qat_split : "-",
+          (unsigned long long)options->qat_images, options->qat_share, options->qat_epochs, options->qat_batch, options->qat_learning_rate,
+          options->qat_schedule ? options->qat_schedule : "-", options->qat_final_ratio, (long long)options->qat_warmup_steps, options->qat_weight_decay,
+          options->qat_no_augmentation, options->qat_in_order, options->qat_freeze_batch_norm, options->qat_average);
+  static const char *const names[] = {"fp32", "folded", "ptq", "aligned"}, *const trained_names[] = {"fp32", "folded", "ptq", "qat", "aligned"};
+  for (int i = 0; i < (options->qat ? 5 : 4); i++) {
     bnd_stage_result *stage = &result->stages[result->stage_count++];
     *stage = (bnd_stage_result){.evaluated = !options->no_evaluation, .map50 = 0.6 - 0.1 * i, .map50_95 = 0.4 - 0.1 * i, .images = 20, .seconds = 2, .peak_rss_mib = 100};
-    snprintf(stage->name, sizeof stage->name, "%s", names[i]);
+    snprintf(stage->name, sizeof stage->name, "%s", options->qat ? trained_names[i] : names[i]);
   }
   result->calibration_images = options->calibration_images;
   return BND_OK;
