@@ -147,7 +147,7 @@ static void print_summary(const bnd_train_options *options, const bnd_train_resu
     printf("best: epoch %llu, mAP@0.50 %.4f, mAP@0.50:0.95 %.4f\n", (unsigned long long)result->best_epoch, result->best_map50, result->best_map50_95);
   printf("\n");
   if (validated) print_file(options->output, "best.pth", "the weights of that epoch");
-  print_file(options->output, "last.pth", "the weights at the end, and all that is needed to go on");
+  print_file(options->output, "last.pth", "the weights at the end and their moving average");
   if (validated && options->best_snapshots > 0) print_file(options->output, "average.pth", "the average of the best epochs");
   print_file(options->output, "training.svg", "the course of loss and mAP; metrics.jsonl has the numbers");
 
@@ -168,7 +168,7 @@ static void print_summary(const bnd_train_options *options, const bnd_train_resu
 /* Why it ended is said already; what helps follows. */
 static void print_hint(const bnd_train_options *options) {
   char *state;
-  if (asprintf(&state, "%s/last.pth", options->output) < 0) exit(cli_fail(BND_ERROR_MEMORY, NULL));
+  if (asprintf(&state, "%s/state.pth", options->output) < 0) exit(cli_fail(BND_ERROR_MEMORY, NULL));
   if (access(state, R_OK) == 0)
     cli_message("to go on from %s, give the same command %s", state, options->resume ? "again" : options->init ? "with --resume instead of --init"
                 : options->restart ? "with --resume instead of --restart" : "with --resume");
@@ -263,8 +263,8 @@ int cli_train(int argc, char **argv) {
       "Trains YOLO-NAS on annotated images, from scratch or from a checkpoint. The same options, images and seed give the same weights, bit for bit, with any "
       "number of threads and however often the run was stopped and resumed.",
       0, 0, options, sizeof options / sizeof *options,
-      "Written to the output folder: best.pth (the moving average with the best mAP@0.50:0.95 in validation), last.pth (all that is needed to go on), "
-      "metrics.jsonl (a line for each epoch), training.svg. Both checkpoints are PyTorch's."};
+      "Written to the output folder: best.pth (the moving average with the best mAP@0.50:0.95 in validation), last.pth (the weights and their moving "
+      "average at the end), metrics.jsonl (a line for each epoch), training.svg, state.pth (what is needed to go on). Both checkpoints are PyTorch's."};
   char **operands;
   cli_parse(&syntax, argc, argv, &operands);
   if (variant) train_options.variant = variant[0];

@@ -391,8 +391,8 @@ bnd_status bnd_train(const bnd_train_options *options, const bnd_context *contex
   if (status == BND_OK) status = make_trainer(&t, milestones);
   if (status == BND_OK) status = begin(&t);
   if (status == BND_OK) {
-    bnd_log(context, BND_LOG_INFO, "%zu images for training, %zu classes, %llu steps for each of %d epochs; memory for the run: %.1f GB", t.loader.count,
-            t.coco.category_count, (unsigned long long)bnd_trainer_steps_per_epoch(t.trainer), t.o.epochs, (double)result->memory * 1e-9);
+    bnd_log(context, BND_LOG_INFO, "%zu images for training, %zu classes, %llu steps for each of %d epochs; memory for the run: %.0f MB", t.loader.count,
+            t.coco.category_count, (unsigned long long)bnd_trainer_steps_per_epoch(t.trainer), t.o.epochs, (double)result->memory * 1e-6);
     const uint64_t before = bnd_trainer_done(t.trainer);
     status = train(&t);
     if (status != BND_OK && bnd_trainer_done(t.trainer) > before) save_stopped(&t);

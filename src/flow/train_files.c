@@ -1,11 +1,13 @@
 /* The files of a training run: its state, checkpoints, metrics. */
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "flow/training.h"
 #include "formats/json/json.h"
+#include "report/plot.h"
 
 char *bnd_training_path(const bnd_training *t, const char *name) {
   const size_t length = strlen(t->o.output) + strlen(name) + 2;
@@ -266,16 +268,48 @@ static void write_row(bnd_string *text, const bnd_epoch_row *row, size_t epoch) 
   bnd_json_put_double(&w, "mAP@0.50:0.95", row->map50_95);
   bnd_json_put_double(&w, "seconds", row->seconds);
   bnd_json_end_object(&w);
-  bnd_string_format(text, "\n");
+}
+
+/* Columns of the rows, as the plot wants them. */
+static void plot_rows(const bnd_training *t, double *columns, bnd_string *svg) {
+  static const struct {
+    const char *name;
+    size_t offset;
+    bool right;
+  } series[] = {{"loss", offsetof(bnd_epoch_row, loss), false},
+                {"classification", offsetof(bnd_epoch_row, classification), false},
+                {"IoU", offsetof(bnd_epoch_row, iou), false},
+                {"DFL", offsetof(bnd_epoch_row, dfl), false},
+                {"mAP@0.50", offsetof(bnd_epoch_row, map50), true},
+                {"mAP@0.50:0.95", offsetof(bnd_epoch_row, map50_95), true}};
+  enum { SERIES = sizeof series / sizeof *series };
+  bnd_plot plot = {.title = "Training", .x_label = "epoch", .x = columns, .count = t->row_count, .series_count = SERIES};
+  for (size_t i = 0; i < t->row_count; i++) columns[i] = (double)i + 1;
+  for (size_t s = 0; s < SERIES; s++) {
+    double *column = columns + (s + 1) * t->row_count;
+    for (size_t i = 0; i < t->row_count; i++) memcpy(&column[i], (const char *)&t->rows[i] + series[s].offset, sizeof *column);
+    plot.series[s] = (bnd_plot_series){.name = series[s].name, .values = column, .right = series[s].right, .joined = series[s].right,
+                                       .mark_largest = series[s].offset == offsetof(bnd_epoch_row, map50_95)};
+  }
+  bnd_plot_svg(&plot, svg);
+}
+
+static bnd_status write_text(const bnd_training *t, const char *name, bnd_string *text) {
+  char *path = bnd_training_path(t, name);
+  const bnd_status status = path && !text->failed ? bnd_file_write(path, text->text ? text->text : "", text->length, t->error)
+                                                  : bnd_fail_memory(t->error, name);
+  free(path);
+  bnd_string_free(text);
+  return status;
 }
 
 bnd_status bnd_training_write_metrics(bnd_training *t) {
-  bnd_string text = {0};
+  bnd_string text = {0}, svg = {0};
   for (size_t i = 0; i < t->row_count; i++) write_row(&text, &t->rows[i], i);
-  char *path = bnd_training_path(t, "metrics.jsonl");
-  const bnd_status status = path && !text.failed ? bnd_file_write(path, text.text ? text.text : "", text.length, t->error)
-                                                 : bnd_fail_memory(t->error, "metrics.jsonl");
-  free(path);
-  bnd_string_free(&text);
-  return status;
+  BND_TRY(write_text(t, "metrics.jsonl", &text));
+  double *columns = bnd_calloc(t->row_count * (BND_PLOT_SERIES + 1), sizeof *columns);
+  if (!columns) return bnd_fail_memory(t->error, "training.svg");
+  plot_rows(t, columns, &svg);
+  free(columns);
+  return write_text(t, "training.svg", &svg);
 }
