@@ -37,8 +37,8 @@ static const char *loss_text(double loss, char text[static 32]) {
 }
 
 static void write_header(char line[static ROW], uint64_t epochs) {
-  snprintf(line, ROW, "%*s  %6s  %6s  %6s  %6s  %7s  %5s  %8s  %10s", epoch_width(epochs), "epoch", "loss", "class", "iou", "dfl", "lr", "img/s", "mAP@0.50",
-           "@0.50:0.95");
+  snprintf(line, ROW, "%*s  %6s  %6s  %6s  %6s  %7s  %5s  %8s  %10s", epoch_width(epochs), "epoch", "loss", "class", "iou", "dfl", "lr", "img/s",
+           "mAP@0.50", "@0.50:0.95");
 }
 
 /* Everything left of the mAP columns; `sums` of at least one step. The length written. */
@@ -170,8 +170,7 @@ static void print_hint(const bnd_train_options *options) {
   char *state;
   if (asprintf(&state, "%s/state.pth", options->output) < 0) exit(cli_fail(BND_ERROR_MEMORY, NULL));
   if (access(state, R_OK) == 0)
-    cli_message("to go on from %s, give the same command %s", state, options->resume ? "again" : options->init ? "with --resume instead of --init"
-                : options->restart ? "with --resume instead of --restart" : "with --resume");
+    cli_message("to go on from %s, give the same command %s", state, options->resume ? "again" : options->restart ? "with --resume instead of --restart" : "with --resume");
   free(state);
 }
 
@@ -200,9 +199,8 @@ static int train(bnd_train_options *train_options, cli_run *run, bool json) {
 
 /* ---- Options ---- */
 
-/* Options that have no meaning together: the one that was given first in the help is named first. */
+/* Options that have no meaning together. */
 static void check_options(const char *command, const bnd_train_options *options, const char *variant, bool no_average) {
-  if (options->resume && options->init) cli_usage_error(command, "--resume and --init exclude each other: what is resumed has its weights");
   if (options->resume && options->restart) cli_usage_error(command, "--resume and --restart exclude each other");
   if (options->init && variant) cli_usage_error(command, "--variant goes without --init: the checkpoint says which network it is");
   if (options->init && options->width != 0) cli_usage_error(command, "--width goes without --init: the checkpoint says which network it is");

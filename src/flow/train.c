@@ -254,8 +254,7 @@ static bnd_status take_snapshot(bnd_training *t, double metric) {
   return status;
 }
 
-static void report(bnd_training *t, const bnd_step_report *step, bnd_train_report *r) {
-  (void)step;
+static void report(const bnd_training *t, const bnd_train_report *r) {
   if (t->o.report) t->o.report(t->context ? t->context->user : NULL, r);
 }
 
@@ -283,7 +282,7 @@ static bnd_status finish_epoch(bnd_training *t, bnd_train_report *last) {
   last->map50 = row.map50;
   last->map50_95 = row.map50_95;
   last->best = best;
-  if (validated) report(t, NULL, last);
+  report(t, last);
   last->validated = last->best = false;
   return BND_OK;
 }
@@ -317,13 +316,13 @@ static bnd_status step(bnd_training *t, bnd_train_report *r, double *seconds) {
                           .learning_rate = done.learning_rate,
                           .images_per_second = t->o.batch * t->o.accumulate / *seconds,
                           .remaining_seconds = (double)(steps - count) * *seconds};
-  report(t, &done, r);
+  if (count % per_epoch) report(t, r); /* that of the last step comes behind the epoch's validation */
   return BND_OK;
 }
 
 static bnd_status train(bnd_training *t) {
   const uint64_t per_epoch = bnd_trainer_steps_per_epoch(t->trainer);
-  bnd_train_report last = {.epochs = (uint64_t)t->o.epochs, .steps = bnd_trainer_steps(t->trainer)};
+  bnd_train_report last = {.epochs = (uint64_t)t->o.epochs, .step = bnd_trainer_done(t->trainer), .steps = bnd_trainer_steps(t->trainer)};
   double saved = now(), seconds = 0;
   for (;;) {
     const uint64_t done = bnd_trainer_done(t->trainer);

@@ -289,7 +289,8 @@ static void put_series(const drawing *canvas, size_t s) {
   const double width = stroke_width(plot, s);
   bnd_string *svg = canvas->svg;
   if (!axis->used || !canvas->x.used) return;
-  bnd_string_format(svg, "<g fill=\"%s\" stroke=\"%s\">\n<path fill=\"none\" stroke-linejoin=\"round\" stroke-linecap=\"round\"", color_of(plot, s), color_of(plot, s));
+  bnd_string_format(svg, "<g fill=\"%s\" stroke=\"%s\">\n<path fill=\"none\" stroke-linejoin=\"round\" stroke-linecap=\"round\"",
+                    color_of(plot, s), color_of(plot, s));
   put_number(svg, " stroke-width=\"", width);
   put(svg, "\" d=\"");
   bool down = false;
