@@ -28,7 +28,7 @@ bnd_status bnd_norm_batch_statistics(bnd_network *network, step *it, int moments
     const double mean = sum / count;
     double variance = square / count - mean * mean;
     if (variance < 0) variance = 0; /* rounding of equal values */
-    if (!isfinite(mean) || !isfinite(variance))
+    if (!isfinite((float)mean) || !isfinite((float)variance) || !isfinite((float)(variance * 2)))
       return bnd_fail(error, BND_ERROR_MODEL, "%s: channel %zu has values that are not finite", it->name, c);
     const float shift = mean_shift ? mean_shift[c] : 0.f, momentum = (float)n->momentum;
     const double unbiased = count > 1 ? variance * (count / (count - 1)) : variance;

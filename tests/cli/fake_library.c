@@ -56,7 +56,7 @@ bnd_status bnd_evaluate(const bnd_model *model, const bnd_evaluate_options *opti
                         bnd_error *error) {
   (void)model, (void)error;
   static char name[] = "caf\xc3\xa9";
-  for (uint64_t i = 0; i <= 40; i++) context->progress(context->user, &(bnd_progress){"evaluation", "images", i, 40});
+  for (uint64_t i = 0; i <= 40; i++) context->progress(context->user, &(bnd_progress){"evaluation", "images", i, 40, NULL});
   *result = (bnd_evaluation){.map50 = 0.6210263967514038, .map50_95 = 0.48172885179519653, .images = options->images ? options->images : 200, .seconds = 1.5};
   for (int i = 0; i < 12; i++) result->coco[i] = i == 3 ? -1 : 0.1 * i;
   result->classes = calloc(1, sizeof *result->classes);
@@ -77,7 +77,7 @@ bnd_status bnd_quantize(const bnd_quantize_options *options, const bnd_context *
   context->log(context->user, BND_LOG_DEBUG, "details");
   const int steps = strcmp(options->checkpoint, "slow") == 0 ? 200 : strcmp(options->checkpoint, "stuck") == 0 ? 1000 : 3;
   for (int i = 0; i <= steps; i++) {
-    context->progress(context->user, &(bnd_progress){"calibration", "images", (uint64_t)i, (uint64_t)steps});
+    context->progress(context->user, &(bnd_progress){"calibration", "images", (uint64_t)i, (uint64_t)steps, NULL});
     if (steps > 3) nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     if (steps != 1000 && context->cancelled(context->user)) return fail(error, BND_ERROR_INTERRUPTED, "interrupted during calibration");
   }
@@ -127,7 +127,7 @@ bnd_status bnd_train(const bnd_train_options *options, const bnd_context *contex
                                .remaining_seconds = (double)(epochs * per_epoch - step) * 3600};
     report.loss = report.classification + report.iou + report.dfl;
     if (step % per_epoch == 0 && every > 0 && epoch % (uint64_t)every == 0) {
-      for (uint64_t i = 0; i <= 40; i++) context->progress(context->user, &(bnd_progress){"validation", "images", i, 40});
+      for (uint64_t i = 0; i <= 40; i++) context->progress(context->user, &(bnd_progress){"validation", "images", i, 40, NULL});
       report.validated = true;
       report.map50 = 0.5 + 0.01 * (double)epoch;
       report.map50_95 = 0.3 + 0.01 * (double)epoch;
