@@ -138,6 +138,13 @@ bnd_status bnd_qat_network(bnd_graph *graph, int batch, int threads, bnd_exec_ba
   return bnd_network_create(graph, &options, network, error);
 }
 
+bnd_status bnd_qat_check(bnd_graph *graph, bnd_error *error) {
+  bnd_network *network;
+  const bnd_status status = bnd_qat_network(graph, 1, 1, BND_BACKEND_REFERENCE, &network, error);
+  bnd_network_destroy(network);
+  return status == BND_OK ? BND_OK : bnd_fail_prefix(error, status, "quantization-aware training");
+}
+
 typedef struct training {
   bnd_qat *qat;
   const bnd_qat_file *file;

@@ -41,6 +41,9 @@ void bnd_qat_close(bnd_qat *qat); /* a zeroed one is fine */
 /* Appends everything the trained network depends on beside the calibrated one. */
 bnd_status bnd_qat_fingerprint(const bnd_qat *qat, const bnd_context *context, bnd_string *text, bnd_error *error);
 
+/* Whether the quantized graph, calibrated or not, can be trained. */
+bnd_status bnd_qat_check(bnd_graph *graph, bnd_error *error);
+
 /* Where the state is kept, and what it must belong to. */
 typedef struct bnd_qat_file {
   const char *path;

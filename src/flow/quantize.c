@@ -400,14 +400,15 @@ static bnd_status finish(run *r) {
   return write_text(r, "run.log", &r->log);
 }
 
-/* What the options say about single nodes is found wrong before anything is computed, not after the first evaluations. */
+/* What the options say about single nodes, and what cannot be trained, is found before anything is computed, not after the first evaluations. */
 static bnd_status check_options(run *r) {
   const bnd_quantize_options *o = r->options;
-  if (!o->config && !o->quant_stub_count && !o->dequant_stub_count) return BND_OK;
+  if (!o->config && !o->quant_stub_count && !o->dequant_stub_count && !o->qat) return BND_OK;
   bnd_graph *graph;
   BND_TRY(quantized_graph(r, &graph));
+  const bnd_status status = o->qat ? bnd_qat_check(graph, r->error) : BND_OK;
   bnd_graph_destroy(graph);
-  return BND_OK;
+  return status;
 }
 
 bnd_status bnd_quantize(const bnd_quantize_options *options, const bnd_context *context, bnd_quantize_result *result, bnd_error *error) {
