@@ -31,7 +31,8 @@ static bnd_status read_options(const bnd_quantize_options *o, const bnd_context 
                    .in_order = o->qat_in_order,
                    .freeze_batch_norm = o->qat_freeze_batch_norm,
                    .average = o->qat_average};
-  if (qat->epochs < 1 || qat->batch < 1) return bnd_fail(error, BND_ERROR_ARGUMENT, "quantization-aware training needs at least one epoch and one image in a batch");
+  if (qat->epochs < 1 || qat->batch < 1)
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "quantization-aware training needs at least one epoch and one image in a batch");
   if (!(qat->share > 0 && qat->share <= 1))
     return bnd_fail(error, BND_ERROR_ARGUMENT, "a share of %g of the training images; allowed is more than 0, at most 1", qat->share);
   static const char *const schedules[] = {"cosine", "step", "constant"};
@@ -54,8 +55,9 @@ static bnd_status open_images(const char *folder, bnd_qat *qat, bnd_error *error
   if (status != BND_OK) return bnd_fail_prefix(error, status, "the images for quantization-aware training");
   const int classes = bnd_model_class_count(qat->model);
   if (qat->coco.category_count == (size_t)classes) return BND_OK;
-  return bnd_fail(error, BND_ERROR_MODEL, "%s: has %zu categories, but the network in %s tells %d classes apart; train it on the data set it was trained for",
-                  qat->coco.file, qat->coco.category_count, qat->model->path, classes);
+  return bnd_fail(error, BND_ERROR_MODEL,
+                  "%s: has %zu categories, but the network in %s tells %d classes apart; train it on the data set it was trained for", qat->coco.file,
+                  qat->coco.category_count, qat->model->path, classes);
 }
 
 /* Augmentation makes what the recipe's network is fed: squares of bytes divided by 255. */
@@ -70,12 +72,12 @@ static bnd_status check_share(const bnd_qat *qat, bnd_error *error) {
   const size_t available = qat->loader.count, batch = (size_t)qat->batch, taken = (size_t)(qat->share * (double)available);
   if (taken >= batch) return BND_OK;
   if (available < batch)
-    return bnd_fail(error, BND_ERROR_ARGUMENT, "%s: %zu image%s to train on do not fill one batch of %zu; take %sa batch of %zu at most", qat->coco.file, available,
-                    available == 1 ? "" : "s", batch, qat->limit ? "more images or " : "", available);
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "%s: %zu image%s to train on do not fill one batch of %zu; take %sa batch of %zu at most",
+                    qat->coco.file, available, available == 1 ? "" : "s", batch, qat->limit ? "more images or " : "", available);
   const double enough = fmin(ceil((double)batch / (double)available * 1e4) / 1e4, 1);
   return bnd_fail(error, BND_ERROR_ARGUMENT,
-                  "%s: a share of %g of the %zu images to train on is %zu image%s, less than a batch of %zu; a share of %g would do, or a number of images", qat->coco.file,
-                  qat->share, available, taken, taken == 1 ? "" : "s", batch, enough);
+                  "%s: a share of %g of the %zu images to train on is %zu image%s, less than a batch of %zu; a share of %g would do, or a number of "
+                  "images", qat->coco.file, qat->share, available, taken, taken == 1 ? "" : "s", batch, enough);
 }
 
 static bnd_status choose_images(bnd_qat *qat, const bnd_preprocessing *preprocessing, bnd_error *error) {
@@ -101,8 +103,9 @@ bnd_status bnd_qat_open(const bnd_quantize_options *options, const bnd_model *mo
   bnd_status status = open_images(options->data, qat, error);
   if (status == BND_OK) status = choose_images(qat, preprocessing, error);
   if (status == BND_OK) status = bnd_loader_batches(&qat->loader, (size_t)qat->batch, &batches, error);
-  if (status == BND_OK && !bnd_size_multiply(batches, (size_t)qat->epochs, &qat->step_count)) status = bnd_fail_memory(error, "the steps of training");
-  if (status == BND_OK && !(qat->steps = bnd_calloc(qat->step_count, sizeof *qat->steps))) status = bnd_fail_memory(error, "the steps of training");
+  if (status == BND_OK && (!bnd_size_multiply(batches, (size_t)qat->epochs, &qat->step_count) ||
+                           !(qat->steps = bnd_calloc(qat->step_count, sizeof *qat->steps))))
+    status = bnd_fail_memory(error, "the steps of training");
   qat->milestones[0] = (uint64_t)qat->epochs * 2 / 3;
   qat->milestones[1] = (uint64_t)qat->epochs * 8 / 9;
   const bnd_schedule schedule = schedule_of(qat);
@@ -162,7 +165,8 @@ static bnd_status create(training *t, bnd_graph *graph) {
   const bnd_trainer_options options = {.batch = qat->batch, .threads = threads, .mode = qat->freeze_batch_norm ? BND_MODE_FROZEN : BND_MODE_TRAIN,
                                        .optimizer = {.kind = BND_ADAMW}, .weight_decay = qat->weight_decay, .schedule = schedule_of(qat),
                                        .average = qat->average, .decay = {.kind = BND_DECAY_THRESHOLD, .decay = 0.9997}, .skip_direct = true,
-                                       .classes = architecture->classes, .reg_max = architecture->reg_max, .class_output = CLASS_OUTPUT, .box_output = BOX_OUTPUT};
+                                       .classes = architecture->classes, .reg_max = architecture->reg_max, .class_output = CLASS_OUTPUT,
+                                       .box_output = BOX_OUTPUT};
   BND_TRY(bnd_qat_network(graph, qat->batch, threads, qat->backend, &t->network, t->error));
   return bnd_trainer_create(t->network, &qat->loader, &options, &t->trainer, t->error);
 }
@@ -226,7 +230,8 @@ static void keep_last_good(training *t, bnd_status status) {
   if (status != BND_ERROR_MODEL || !t->error) return;
   bnd_fail_prefix(t->error, status, "%s: quantization-aware training", t->qat->model->path); /* the step stands behind it */
   const size_t length = strlen(t->error->message);
-  if (t->qat->done) snprintf(t->error->message + length, sizeof t->error->message - length, "; the state before this step is kept in %s", t->file->path);
+  if (t->qat->done)
+    snprintf(t->error->message + length, sizeof t->error->message - length, "; the state before this step is kept in %s", t->file->path);
 }
 
 static void finish_quantizer(void *user, const bnd_quantizer_place *place) {
@@ -238,8 +243,8 @@ static bnd_status train(training *t, bnd_graph *graph, bnd_checkpoint *saved) {
   const bnd_qat *qat = t->qat;
   BND_TRY(create(t, graph));
   BND_TRY(go_on_from(t, saved));
-  bnd_log(t->context, BND_LOG_INFO, "QAT: %zu images, %zu steps of %d images, learning rate %g, about %zu MiB of memory", bnd_loader_count(&qat->loader),
-          qat->step_count, qat->batch, qat->learning_rate, bnd_trainer_bytes(t->trainer) >> 20);
+  bnd_log(t->context, BND_LOG_INFO, "QAT: %zu images, %zu steps of %d images, learning rate %g, about %zu MiB of memory",
+          bnd_loader_count(&qat->loader), qat->step_count, qat->batch, qat->learning_rate, bnd_trainer_bytes(t->trainer) >> 20);
   const bnd_status status = all_steps(t);
   if (status != BND_OK) {
     keep_last_good(t, status);

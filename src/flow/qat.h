@@ -1,5 +1,5 @@
-/* Inside the flow: quantization-aware training, between calibration and freezing. The calibrated graph is trained in place; what is finished, and how far
-   it has come, stands in a checkpoint of its own in the output folder. */
+/* Inside the flow: quantization-aware training, between calibration and freezing. The calibrated graph is trained in place; how far it has come, or the
+   trained network, stands in a checkpoint of its own in the output folder. */
 #ifndef BND_FLOW_QAT_H
 #define BND_FLOW_QAT_H
 
@@ -66,7 +66,8 @@ bnd_status bnd_qat_save_progress(const bnd_qat *qat, bnd_trainer *trainer, const
 bnd_status bnd_qat_save_finished(const bnd_qat *qat, const bnd_network *network, const bnd_graph *graph, const bnd_qat_file *file, bnd_error *error);
 
 /* Opens the file if it belongs to this training and reads the steps done; otherwise *saved is NULL. */
-bnd_status bnd_qat_open_saved(bnd_qat *qat, const bnd_qat_file *file, const bnd_context *context, bnd_checkpoint **saved, bool *finished, bnd_error *error);
+bnd_status bnd_qat_open_saved(bnd_qat *qat, const bnd_qat_file *file, const bnd_context *context, bnd_checkpoint **saved, bool *finished,
+                              bnd_error *error);
 /* Puts the finished network into the graph, all of it or nothing. */
 bnd_status bnd_qat_restore_finished(const bnd_qat_file *file, bnd_checkpoint *saved, bnd_graph *graph, bnd_error *error);
 

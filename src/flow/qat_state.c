@@ -1,5 +1,5 @@
-/* The file that quantization-aware training is kept in: a checkpoint with "fingerprint", "steps" (float64, a row for each step done) and either "trainer"
-   (to go on) or "net" and "quantizers" (finished). */
+/* The file that quantization-aware training is kept in: a checkpoint with "fingerprint", "steps" (float64, a row for each step done) and either
+   "trainer" (to go on) or "net" and "quantizers" (finished). */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -42,7 +42,8 @@ static void put_quantizer(void *user, const bnd_quantizer_place *place) {
   bnd_checkpoint_end(writer);
 }
 
-bnd_status bnd_qat_save_finished(const bnd_qat *qat, const bnd_network *network, const bnd_graph *graph, const bnd_qat_file *file, bnd_error *error) {
+bnd_status bnd_qat_save_finished(const bnd_qat *qat, const bnd_network *network, const bnd_graph *graph, const bnd_qat_file *file,
+                                 bnd_error *error) {
   bnd_checkpoint_writer *writer = bnd_checkpoint_writer_create();
   if (!writer) return bnd_fail_memory(error, file->path);
   put_head(qat, file, writer);
@@ -75,7 +76,8 @@ static bnd_status missing(const char *what, const char *name, bnd_error *error) 
 }
 
 /* The elements of the tensor under `name` of a dict; they must be `count` of that type. */
-static bnd_status read_tensor(bnd_checkpoint *saved, const bnd_value *dict, const char *name, bnd_dtype dtype, size_t count, bnd_tensor *tensor, bnd_error *error) {
+static bnd_status read_tensor(bnd_checkpoint *saved, const bnd_value *dict, const char *name, bnd_dtype dtype, size_t count, bnd_tensor *tensor,
+                              bnd_error *error) {
   *tensor = (bnd_tensor){0};
   const bnd_value *value = bnd_value_get(dict, name);
   if (!value || value->kind != BND_VALUE_TENSOR) return missing("the tensor", name, error);
@@ -99,7 +101,8 @@ static bnd_status read_steps(bnd_qat *qat, bnd_checkpoint *saved, bnd_error *err
   return BND_OK;
 }
 
-bnd_status bnd_qat_open_saved(bnd_qat *qat, const bnd_qat_file *file, const bnd_context *context, bnd_checkpoint **saved, bool *finished, bnd_error *error) {
+bnd_status bnd_qat_open_saved(bnd_qat *qat, const bnd_qat_file *file, const bnd_context *context, bnd_checkpoint **saved, bool *finished,
+                              bnd_error *error) {
   *saved = NULL;
   *finished = false;
   if (file->restart || access(file->path, F_OK) != 0) return BND_OK;
