@@ -85,6 +85,19 @@ static void save(const char *folder, const char *name, const bnd_network *networ
   if (file) fclose(file);
 }
 
+static void save_statistics(const char *folder, const char *name, const bnd_network *network) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s/%s_statistics.bin", folder, name);
+  FILE *file = fopen(path, "wb");
+  size_t count;
+  const bnd_statistic *s = bnd_network_statistics(network, &count);
+  for (size_t i = 0; file && i < count; i++) {
+    fprintf(file, "%s %zu\n", s[i].name, s[i].count);
+    fwrite(s[i].value, sizeof(float), s[i].count, file);
+  }
+  if (file) fclose(file);
+}
+
 static void print_loss(const char *name, const bnd_loss_parts *p) {
   printf("%s %.9g %.9g %.9g %.9g\n", name, p->total, p->classification, p->iou, p->dfl);
 }
@@ -102,6 +115,7 @@ static void steps(bnd_network *network, batch *b, double rate, const char *name,
     const bnd_loss_parts parts = pass(network, b);
     print_loss(name, &parts);
     if (k == 0) save(folder, name, network);
+    if (k == 0) save_statistics(folder, name, network);
     bnd_optimizer_step(optimizer, rate, 1.f, threads);
   }
   bnd_optimizer_destroy(optimizer);
