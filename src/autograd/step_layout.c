@@ -139,7 +139,7 @@ static bnd_status send_pool(bnd_network *network, const part *it, int image, int
   float *dx = bnd_network_gradient(network, s->inputs[0], image);
   if (!it->add[0]) memset(dx, 0, bnd_layout_count(&layout) * sizeof *dx);
   bnd_loop_max_pool_gradient(bnd_network_saved(network, s->inputs[0], image, worker, 0), bnd_network_saved(network, s->outputs[0], image, worker, 1),
-                             bnd_network_gradient(network, s->outputs[0], image), dx, &layout, s->kernel.window[0]);
+                             bnd_network_gradient(network, s->outputs[0], image), dx, &layout, s->kernel.window[0], bnd_network_buffer(network, worker, 2));
   return BND_OK;
 }
 
@@ -150,6 +150,8 @@ static bnd_status backward_pool(bnd_network *network, step *s, bnd_error *error)
   bnd_network_use_saved(network, s->inputs[0]);
   bnd_network_use_saved(network, s->outputs[0]);
   bnd_network_send_gradient(network, it, 0);
+  const bnd_layout layout = bnd_network_layout(&network->values[s->inputs[0]]);
+  bnd_network_want_buffer(network, 2, bnd_loop_max_pool_gradient_workspace(&layout));
   return BND_OK;
 }
 

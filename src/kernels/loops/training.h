@@ -53,6 +53,7 @@ void bnd_loop_dequantize(const int8_t *bytes, const bnd_grid *grid, float *y, si
 void bnd_loop_extract_channels(const float *x, const bnd_layout *from, float *y, const bnd_layout *to, size_t first, bool add);
 
 /* Backward of bnd_loop_max_pool: the gradient goes to the first of the largest values of a window, row by row. dx += . */
-void bnd_loop_max_pool_gradient(const float *x, const float *y, const float *dy, float *dx, const bnd_layout *layout, int64_t window);
+void bnd_loop_max_pool_gradient(const float *x, const float *y, const float *dy, float *dx, const bnd_layout *layout, int64_t window, float *workspace);
+size_t bnd_loop_max_pool_gradient_workspace(const bnd_layout *layout); /* floats */
 
 #endif
