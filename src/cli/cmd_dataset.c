@@ -13,7 +13,8 @@ static void read_sides(const char *text, int *least, int *most) {
   const char *dash = strchr(text, '-'), *second = dash ? dash + 1 : text;
   const size_t first_length = dash ? (size_t)(dash - text) : strlen(text);
   const size_t first_digits = strspn(text, "0123456789"), second_digits = strspn(second, "0123456789");
-  if (first_digits != first_length || second[second_digits] || first_digits < 1 || second_digits < 1 || first_digits > LONGEST || second_digits > LONGEST)
+  const bool whole = first_digits == first_length && !second[second_digits];
+  if (!whole || first_digits < 1 || second_digits < 1 || first_digits > LONGEST || second_digits > LONGEST)
     cli_usage_error(command, "option '--size' takes two numbers of pixels such as 400-640, not '%s'", text);
   *least = atoi(text);
   *most = atoi(second);
@@ -65,18 +66,19 @@ int cli_dataset(int argc, char **argv) {
   const char *size = "400-640";
   bool json = false;
   const cli_option options[] = {
-      {"output", 'o', CLI_PATH, &shapes.output, "DIR", "folder for the data set, in COCO layout: annotations/instances_SPLIT.json, images/SPLIT/", 0, 0, true},
-      {"images", 'n', CLI_COUNT, &shapes.images, "N", "images to draw; the first ones do not depend on how many follow (default: 1000)", 1, 1000000, false},
+      {"output", 'o', CLI_PATH, &shapes.output, "DIR", "folder for the data set: annotations/instances_SPLIT.json, images/SPLIT/", 0, 0, true},
+      {"images", 'n', CLI_COUNT, &shapes.images, "N", "images to draw; the first do not depend on how many follow (default: 1000)", 1, 1000000, false},
       {"seed", 0, CLI_COUNT, &run.seed, "K", "seed of everything random (default: 1)", 0, 0, false},
-      {"split", 0, CLI_PATH, &shapes.split, "SPLIT", "name of this part of the data; parts differ also under one seed (default: train2017)", 0, 0, false},
+      {"split", 0, CLI_PATH, &shapes.split, "SPLIT", "name of this part; parts differ also under one seed (default: train2017)", 0, 0, false},
       {"size", 0, CLI_PATH, &size, "MIN-MAX", "sides of the images in pixels (default: 400-640)", 0, 0, false},
       {"quality", 0, CLI_INT, &shapes.quality, "Q", "of the JPEG files (default: 88)", 1, 100, false},
       {"json", 0, CLI_FLAG, &json, NULL, "the summary as JSON", 0, 0, false},
       CLI_RUN_OPTIONS(run),
   };
-  const cli_syntax syntax = {command, "shapes", "Draws a data set: circles, squares, triangles, stars, crosses, rings, hexagons and arrows on clutter.", 1, 1,
+  const cli_syntax syntax = {command, "shapes", "Draws a data set in COCO layout: circles, squares, triangles, stars, crosses, rings, hexagons and arrows on clutter.",
+                             1, 1,
                              options, sizeof options / sizeof *options,
-                             "The same options give the same bytes on every machine. A data set that is there already stays as it is, unless the same run wrote it."};
+                             "The same options give the same bytes on every machine.\nA data set that is there already stays, unless the same run wrote it."};
   char **operands;
   cli_parse(&syntax, argc, argv, &operands);
   if (strcmp(operands[0], "shapes") != 0) cli_usage_error(command, "unknown data set '%s'; there is 'shapes'", operands[0]);

@@ -23,6 +23,8 @@ static void cubic_taps(int position, int length, int cells, int index[4], float 
   }
 }
 
+static float weighted(const float w[4], float a, float b, float c, float d) { return w[0] * a + w[1] * b + w[2] * c + w[3] * d; }
+
 void bnd_draw_clouds(bnd_image *image, int rows, int columns, bnd_random *random) {
   float cell[BND_CLOUDS_MAX_CELLS][BND_CLOUDS_MAX_CELLS][3];
   for (int y = 0; y < rows; y++)
@@ -34,12 +36,12 @@ void bnd_draw_clouds(bnd_image *image, int rows, int columns, bnd_random *random
     cubic_taps(y, image->height, rows, index, weight);
     for (int x = 0; x < columns; x++)
       for (int c = 0; c < 3; c++)
-        band[x][c] = weight[0] * cell[index[0]][x][c] + weight[1] * cell[index[1]][x][c] + weight[2] * cell[index[2]][x][c] + weight[3] * cell[index[3]][x][c];
+        band[x][c] = weighted(weight, cell[index[0]][x][c], cell[index[1]][x][c], cell[index[2]][x][c], cell[index[3]][x][c]);
     uint8_t *pixel = image->pixels + (size_t)y * (size_t)image->width * 3;
     for (int x = 0; x < image->width; x++, pixel += 3) {
       cubic_taps(x, image->width, columns, index, weight);
       for (int c = 0; c < 3; c++)
-        pixel[c] = to_byte(weight[0] * band[index[0]][c] + weight[1] * band[index[1]][c] + weight[2] * band[index[2]][c] + weight[3] * band[index[3]][c]);
+        pixel[c] = to_byte(weighted(weight, band[index[0]][c], band[index[1]][c], band[index[2]][c], band[index[3]][c]));
     }
   }
 }

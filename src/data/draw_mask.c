@@ -75,7 +75,8 @@ static void columns_near(bnd_point from, bnd_point to, int y, int reach, int *le
   *right = larger(from.x, to.x) + reach;
   if (rise == 0 || run == 0) return;
   /* Both ends of the piece between rows y - reach and y + reach, `from` being the upper end. */
-  const int64_t x0 = from.x + divide_down(run * larger(0, y - reach - from.y), rise), x1 = from.x + divide_down(run * smaller((int)rise, y + reach - from.y), rise);
+  const int64_t x0 = from.x + divide_down(run * larger(0, y - reach - from.y), rise);
+  const int64_t x1 = from.x + divide_down(run * smaller((int)rise, y + reach - from.y), rise);
   *left = larger(*left, (int)(x0 < x1 ? x0 : x1) - reach);
   *right = smaller(*right, (int)(x0 < x1 ? x1 : x0) + 1 + reach);
 }

@@ -7,14 +7,17 @@
 #include "data/draw_effects.h"
 #include "data/draw_mask.h"
 
-const char *const bnd_shapes_class_names[BND_SHAPES_CLASSES] = {"circle", "square", "triangle", "star", "cross", "ring", "hexagon", "arrow"};
-
 enum { CIRCLE, SQUARE, TRIANGLE, STAR, CROSS, RING, HEXAGON, ARROW };
 enum { PURPOSE_SCENE = 0x73686170, PURPOSE_NOISE }; /* names of random streams */
 
 static const int MOST_LINES = 25;
 static const double LEAST_RADIUS = 9, MOST_RADIUS = 150, RADIUS_SIDE = 640; /* the largest figures of a picture with this longest possible side */
 static const double MOST_NOISE = 14, BLURRED_SHARE = 0.35, LEAST_VISIBLE_SHARE = 0.4;
+
+const char *bnd_shapes_class_name(int label) {
+  static const char *const names[BND_SHAPES_CLASSES] = {"circle", "square", "triangle", "star", "cross", "ring", "hexagon", "arrow"};
+  return names[label];
+}
 
 typedef struct color {
   uint8_t channel[3];
@@ -61,7 +64,8 @@ static void direction(double turns, double *x, double *y) {
 static int nearest(double value) { return (int)floor(value + 0.5); }
 
 /* Corners of the figures with radius 1. */
-static const double cross_corners[][2] = {{1, .3}, {.3, .3}, {.3, 1}, {-.3, 1}, {-.3, .3}, {-1, .3}, {-1, -.3}, {-.3, -.3}, {-.3, -1}, {.3, -1}, {.3, -.3}, {1, -.3}};
+static const double cross_corners[][2] = {{1, .3}, {.3, .3}, {.3, 1}, {-.3, 1}, {-.3, .3}, {-1, .3},
+                                          {-1, -.3}, {-.3, -.3}, {-.3, -1}, {.3, -1}, {.3, -.3}, {1, -.3}};
 static const double arrow_corners[][2] = {{1, 0}, {.2, .65}, {.2, .25}, {-1, .25}, {-1, -.25}, {.2, -.25}, {.2, -.65}};
 static const double star_inner_radius = 0.42;
 
@@ -131,7 +135,8 @@ static bnd_shapes_object paint_mask(scene *s, color paint, uint8_t owner) {
       const int cover = mask->cover[at];
       if (!cover) continue;
       uint8_t *pixel = s->image->pixels + 3 * at;
-      for (int c = 0; c < 3; c++) pixel[c] = (uint8_t)((pixel[c] * (BND_MASK_ALL - cover) + paint.channel[c] * cover + BND_MASK_ALL / 2) / BND_MASK_ALL);
+      for (int c = 0; c < 3; c++)
+        pixel[c] = (uint8_t)((pixel[c] * (BND_MASK_ALL - cover) + paint.channel[c] * cover + BND_MASK_ALL / 2) / BND_MASK_ALL);
       if (cover < BND_MASK_HALF) continue;
       if (owner) s->owner[at] = owner;
       area++;

@@ -2,8 +2,8 @@
    Picture `index` under a seed is the same on every machine, whatever else is drawn.
 
    A picture: 2 to 8 by 2 to 8 random colours enlarged to clouds; 0 to 25 lines; 1 to 12 figures, each of a random class, colour, rotation, centre
-   (anywhere in the picture, so that borders cut figures) and radius (uniform in its logarithm); noise of a standard deviation between 0 and 15;
-   two pictures in five are blurred. Nothing keeps a figure's colour from being near that of what lies behind it, nor figures from covering each
+   (anywhere in the picture, so that borders cut figures) and radius (uniform in its logarithm); noise of a standard deviation between 0 and 14;
+   one picture in three is blurred. Nothing keeps a figure's colour from being near that of what lies behind it, nor figures from covering each
    other; what is covered almost wholly is not annotated. */
 #ifndef BND_DATA_SHAPES_H
 #define BND_DATA_SHAPES_H
@@ -13,8 +13,8 @@
 
 enum { BND_SHAPES_CLASSES = 8, BND_SHAPES_MOST_OBJECTS = 12, BND_SHAPES_LEAST_SIDE = 64, BND_SHAPES_MOST_SIDE = 4096 };
 
-/* "circle", "square", "triangle", "star", "cross", "ring", "hexagon", "arrow" */
-extern const char *const bnd_shapes_class_names[BND_SHAPES_CLASSES];
+/* "circle", "square", "triangle", "star", "cross", "ring", "hexagon", "arrow" for labels 0..BND_SHAPES_CLASSES - 1 */
+const char *bnd_shapes_class_name(int label);
 
 typedef struct bnd_shapes_recipe {
   uint64_t seed;
@@ -24,7 +24,7 @@ typedef struct bnd_shapes_recipe {
 
 /* A figure in a picture. The box is the smallest that holds its pixels, covered ones included, those outside the picture not. */
 typedef struct bnd_shapes_object {
-  int label;                  /* index into the class names */
+  int label;                  /* 0..BND_SHAPES_CLASSES - 1 */
   int left, top, width, height;
   int area;                   /* its pixels in the picture, covered ones included */
   int visible;                /* those of them that nothing covers */

@@ -13,7 +13,10 @@
 #include "data/shapes.h"
 #include "formats/json/json.h"
 
-enum { PATH_SIZE = 4096, RECIPE_VERSION = 1 /* counts up when the same options draw other pictures */ };
+enum {
+  PATH_SIZE = 4096,
+  RECIPE_VERSION = 1 /* counts up when the same options draw other pictures */
+};
 static const uint64_t MOST_IMAGES = 1000000, LARGEST_ANNOTATIONS = (uint64_t)1 << 31;
 
 typedef struct picture_record {
@@ -46,8 +49,8 @@ static bnd_status check_options(const bnd_dataset_shapes_options *o, bnd_error *
     return bnd_fail(error, BND_ERROR_ARGUMENT, "%llu images are more than the %llu that are possible", (unsigned long long)o->images,
                     (unsigned long long)MOST_IMAGES);
   if (o->least_side < BND_SHAPES_LEAST_SIDE || o->most_side > BND_SHAPES_MOST_SIDE || o->least_side > o->most_side)
-    return bnd_fail(error, BND_ERROR_ARGUMENT, "sides of %d to %d pixels are not possible: %d to %d are, the smaller one first", o->least_side, o->most_side,
-                    BND_SHAPES_LEAST_SIDE, BND_SHAPES_MOST_SIDE);
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "sides of %d to %d pixels are not possible: %d to %d are, the smaller one first", o->least_side,
+                    o->most_side, BND_SHAPES_LEAST_SIDE, BND_SHAPES_MOST_SIDE);
   if (o->quality < 1 || o->quality > 100) return bnd_fail(error, BND_ERROR_ARGUMENT, "a JPEG quality of %d is outside 1 to 100", o->quality);
   return BND_OK;
 }
@@ -74,7 +77,8 @@ static bnd_status prepare(run *r, const bnd_dataset_shapes_options *given, const
   if (!o->quality) o->quality = 88;
   BND_TRY(check_options(o, error));
   r->context = context;
-  r->recipe = (bnd_shapes_recipe){.seed = context ? context->seed : 0, .stream = hash(o->split), .least_side = o->least_side, .most_side = o->most_side};
+  const uint64_t seed = context ? context->seed : 0;
+  r->recipe = (bnd_shapes_recipe){.seed = seed, .stream = hash(o->split), .least_side = o->least_side, .most_side = o->most_side};
   BND_TRY(make_path(r->annotations, o, "annotations/instances_", ".json", error));
   BND_TRY(make_path(r->images, o, "images/", "", error));
   BND_TRY(make_path(r->drawing_folder, o, "images/", ".partial", error));
@@ -103,7 +107,7 @@ static void write_head(const run *r, bnd_json_writer *w) {
   for (int i = 0; i < BND_SHAPES_CLASSES; i++) {
     bnd_json_begin_object(w, BND_JSON_ONE_LINE);
     bnd_json_put_integer(w, "id", i + 1);
-    bnd_json_put_string(w, "name", bnd_shapes_class_names[i]);
+    bnd_json_put_string(w, "name", bnd_shapes_class_name(i));
     bnd_json_end_object(w);
   }
   bnd_json_end_array(w);
@@ -184,7 +188,8 @@ static bnd_status look_around(run *r, bnd_error *error) {
   if (access(r->annotations, F_OK) == 0) {
     BND_TRY(same_run(r, &r->finished_before, error));
     if (!r->finished_before)
-      return bnd_fail(error, BND_ERROR_ARGUMENT, "%s: holds another data set (or this one with other options); choose another folder or --split", r->annotations);
+      return bnd_fail(error, BND_ERROR_ARGUMENT, "%s: holds another data set (or this one with other options); choose another folder or --split",
+                      r->annotations);
     memcpy(r->drawing_folder, r->images, sizeof r->images);
   } else if (has_entries(r->images)) {
     return bnd_fail(error, BND_ERROR_ARGUMENT, "%s: is there already, without annotations of this run; choose another folder or --split", r->images);
@@ -279,14 +284,15 @@ static bnd_status make(run *r, bnd_error *error) {
 
 static void sum_up(const run *r, bnd_dataset_shapes_result *result) {
   *result = (bnd_dataset_shapes_result){.images = r->options.images};
-  for (int i = 0; i < BND_SHAPES_CLASSES; i++) result->classes[i].name = bnd_shapes_class_names[i];
+  for (int i = 0; i < BND_SHAPES_CLASSES; i++) result->classes[i].name = bnd_shapes_class_name(i);
   for (uint64_t i = 0; i < r->options.images; i++) {
     result->objects += (uint64_t)r->records[i].object_count;
     for (int k = 0; k < r->records[i].object_count; k++) result->classes[r->records[i].objects[k].label].objects++;
   }
 }
 
-bnd_status bnd_dataset_shapes(const bnd_dataset_shapes_options *options, const bnd_context *context, bnd_dataset_shapes_result *result, bnd_error *error) {
+bnd_status bnd_dataset_shapes(const bnd_dataset_shapes_options *options, const bnd_context *context, bnd_dataset_shapes_result *result,
+                              bnd_error *error) {
   _Static_assert((int)BND_DATASET_SHAPES_CLASSES == (int)BND_SHAPES_CLASSES, "the public number of classes");
   run r = {0};
   bnd_status status = prepare(&r, options, context, error);
