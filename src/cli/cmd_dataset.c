@@ -67,7 +67,7 @@ int cli_dataset(int argc, char **argv) {
   bool json = false;
   const cli_option options[] = {
       {"output", 'o', CLI_PATH, &shapes.output, "DIR", "folder for the data set: annotations/instances_SPLIT.json, images/SPLIT/", 0, 0, true},
-      {"images", 'n', CLI_COUNT, &shapes.images, "N", "images to draw; the first do not depend on how many follow (default: 1000)", 1, 1000000, false},
+      {"images", 'n', CLI_COUNT, &shapes.images, "N", "images; the first do not depend on how many follow (default: 1000)", 1, 1000000, false},
       {"seed", 0, CLI_COUNT, &run.seed, "K", "seed of everything random (default: 1)", 0, 0, false},
       {"split", 0, CLI_PATH, &shapes.split, "SPLIT", "name of this part; parts differ also under one seed (default: train2017)", 0, 0, false},
       {"size", 0, CLI_PATH, &size, "MIN-MAX", "sides of the images in pixels (default: 400-640)", 0, 0, false},
@@ -75,8 +75,8 @@ int cli_dataset(int argc, char **argv) {
       {"json", 0, CLI_FLAG, &json, NULL, "the summary as JSON", 0, 0, false},
       CLI_RUN_OPTIONS(run),
   };
-  const cli_syntax syntax = {command, "shapes", "Draws a data set in COCO layout: circles, squares, triangles, stars, crosses, rings, hexagons and arrows on clutter.",
-                             1, 1,
+  const cli_syntax syntax = {command, "shapes",
+                             "Draws a data set in COCO layout: circles, squares, triangles, stars, crosses, rings, hexagons and arrows on clutter.", 1, 1,
                              options, sizeof options / sizeof *options,
                              "The same options give the same bytes on every machine.\nA data set that is there already stays, unless the same run wrote it."};
   char **operands;
