@@ -71,7 +71,7 @@ void bnd_network_set_mode(bnd_network *network, bnd_network_mode mode);
 bnd_status bnd_network_forward(bnd_network *network, const float *const *images, bool (*stop)(void *user), void *user, bnd_error *error);
 int bnd_network_output_count(const bnd_network *network);
 const bnd_shape *bnd_network_output_shape(const bnd_network *network, int output);
-/* Plain data, valid until the backward pass ends. NULL for outputs that are constants or numbers only. */
+/* Plain data, valid until the backward pass begins. NULL for outputs that are constants or numbers only. */
 const float *bnd_network_output(const bnd_network *network, int output, int image);
 /* Where the caller writes the gradient of a gradient output before the backward pass. */
 float *bnd_network_output_gradient(bnd_network *network, int output, int image);
