@@ -1,4 +1,5 @@
 /* Passes: between two parts that wait for all images each image runs on its own, step after step while its values are warm. */
+#include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,9 +106,26 @@ static bnd_status prepare(bnd_network *network, bnd_error *error) {
   return first.image >= 0 ? first.status : BND_OK;
 }
 
+/* Only batch statistics and observers look at values later on, and relu can hide what is not a number. */
+static bnd_status check_images(const bnd_network *network, const float *const *images, bnd_error *error) {
+  for (size_t v = 0; v < network->value_count; v++) {
+    const value *input = &network->values[v];
+    if (input->placeholder < 0) continue;
+    const bnd_layout layout = bnd_network_layout(input);
+    for (int image = 0; image < network->options.batch; image++) {
+      float minimum, maximum;
+      bnd_loop_min_max(images[image], &layout, &minimum, &maximum, network->options.threads);
+      if (!isfinite(minimum) || !isfinite(maximum))
+        return bnd_fail(error, BND_ERROR_MODEL, "%s: image %d of the batch has values that are not finite", input->name, image + 1);
+    }
+  }
+  return BND_OK;
+}
+
 bnd_status bnd_network_forward(bnd_network *network, const float *const *images, bool (*stop)(void *user), void *user, bnd_error *error) {
   network->images = images;
   network->has_gradients = false;
+  BND_TRY(check_images(network, images, error));
   BND_TRY(prepare(network, error));
   BND_TRY(run_parts(network, 0, network->forward_parts, stop, user, error));
   network->has_gradients = true;
