@@ -157,6 +157,7 @@ static bool take(const int64_t **from, size_t *left, int *to, size_t count, int6
 static bnd_quantizer *unpack(const bnd_quantizer *like, const int64_t **integers, size_t *left, const float **ranges, size_t *range_left) {
   int channels, records;
   if (!take(integers, left, &channels, 1, 0, 1 << 20) || !take(integers, left, &records, 1, 0, 1 << 20)) return NULL;
+  if (like->channels ? channels != like->channels : !like->spec.per_channel && channels > 1) return NULL;
   if (*range_left < 2 * (size_t)channels || *left < 2 * (size_t)channels) return NULL;
   bnd_quantizer *made = bnd_quantizer_create(&like->spec);
   int *position = bnd_calloc(2 * (size_t)channels + 1, sizeof *position), *zero_point = position + channels;
@@ -231,7 +232,7 @@ bnd_status bnd_trainer_restore(bnd_trainer *t, bnd_checkpoint *checkpoint, const
   reading r = {t, checkpoint, bnd_value_get(bnd_checkpoint_root(checkpoint), key), &l, error};
   double steps, optimizer_steps;
   if (!r.dict || !bnd_value_number(bnd_value_get(r.dict, "steps"), &steps) || !bnd_value_number(bnd_value_get(r.dict, "optimizer_steps"), &optimizer_steps) ||
-      steps < 0 || steps > (double)bnd_trainer_steps(t) || optimizer_steps < 0 || optimizer_steps > steps)
+      !(steps >= 0 && steps <= (double)bnd_trainer_steps(t)) || !(optimizer_steps >= 0 && optimizer_steps <= steps)) /* also not a number */
     return other_network(&r, "number of steps");
   l.arrays = bnd_calloc(l.limit + 1, sizeof *l.arrays);
   if (!l.arrays) return bnd_fail_memory(error, "training");
