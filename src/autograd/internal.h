@@ -74,6 +74,11 @@ typedef struct norm {
   float *factor, *slope, *offset; /* dx = t * factor + (x - mean) * slope + offset */
 } norm;
 
+typedef struct learned_threshold {
+  bnd_quantizer *quantizer; /* the graph's */
+  int parameter;
+} learned_threshold;
+
 struct network_step {
   step_kind kind;
   const char *name;
@@ -93,14 +98,16 @@ struct network_step {
   int weight, bias; /* parameters; -1 = none */
   bool transposed;
   bnd_quantizer *weight_quantizer, *bias_quantizer, *quantizer; /* the graph's; quantizer: STEP_FAKE_QUANTIZE */
+  int threshold;                                                /* parameter: of quantizer or weight_quantizer; -1 = observed */
   bnd_onednn_layer *layer;                                      /* NULL: reference kernels */
   bnd_onednn_layer_call **calls;                                /* by worker */
   bnd_tensor effective_weight, effective_bias; /* what convolves and what is added; folded and quantized */
+  bnd_tensor unquantized;                      /* with a threshold: effective weight before */
   float *packed, *packed_raw;                  /* effective weight; the parameter itself, for batch statistics */
   float *after_scale, *after_shift;            /* [padded channels] behind the convolution */
 
   /* slots of every image; -1 = none */
-  int sums;       /* doubles: two for each padded channel */
+  int sums;       /* doubles: two for each padded channel; STEP_FAKE_QUANTIZE: one */
   int mask;       /* a bit for each output value */
   int weight_gradient;
   int range;       /* two floats, then the doubles of BND_MSE_CANDIDATES */
@@ -128,6 +135,8 @@ struct bnd_network {
   size_t statistic_count, statistic_capacity;
   bnd_network_quantizer *quantizers;
   size_t quantizer_count, quantizer_capacity;
+  learned_threshold *thresholds;
+  size_t threshold_count, threshold_capacity;
   int *outputs; /* values; -1 = not computed */
   size_t output_count, output_capacity;
   int placeholder_count;
@@ -203,5 +212,15 @@ norm *bnd_norm_create(bnd_network *network, size_t padded_channels); /* NULL = m
    mean_shift (NULL = none): a bias that the moments do not contain. */
 bnd_status bnd_norm_batch_statistics(bnd_network *network, step *step, int moments_of, const float *mean_shift, bnd_error *error);
 void bnd_norm_running_statistics(step *step, size_t channels);
+
+/* step_threshold.c: quantizers that follow a trained threshold (step.threshold >= 0) */
+bool bnd_threshold_is_possible(const bnd_network *network, const step *step); /* asked for, and a quantizer of the right kind */
+bnd_status bnd_thresholds_add(bnd_network *network, bnd_error *error);        /* when it is known which steps are differentiable */
+bnd_status bnd_thresholds_prepare(bnd_network *network, bnd_error *error);    /* before a forward pass */
+bnd_status bnd_threshold_forward(bnd_network *network, step *step, bnd_error *error);  /* STEP_FAKE_QUANTIZE: parts in place of the observer's */
+bnd_status bnd_threshold_backward(bnd_network *network, step *step, bnd_error *error); /* STEP_FAKE_QUANTIZE */
+bnd_status bnd_threshold_keep_weight(step *step, const bnd_tensor *weight, bnd_error *error); /* STEP_CONVOLUTION: before it is quantized */
+/* Adds the threshold's gradient; `gradient` of the quantized weight becomes that of the kept one. */
+void bnd_threshold_weight_gradient(bnd_network *network, const step *step, float *gradient);
 
 #endif

@@ -426,7 +426,7 @@ static bnd_status mark_differentiable(bnd_network *network, bnd_error *error) {
   for (size_t v = 0; v < network->value_count; v++) network->values[v].differentiable = network->values[v].parameter >= 0;
   for (size_t s = 0; s < network->step_count; s++) {
     step *it = &network->steps[s];
-    bool depends = it->kind == STEP_CONVOLUTION || it->norm;
+    bool depends = it->kind == STEP_CONVOLUTION || it->norm || bnd_threshold_is_possible(network, it);
     for (int i = 0; i < it->input_count; i++) depends |= it->inputs[i] >= 0 && network->values[it->inputs[i]].differentiable;
     for (int i = 0; i < 2; i++) depends |= it->factor_value[i] >= 0 && network->values[it->factor_value[i]].differentiable;
     for (int i = 0; i < it->output_count; i++) network->values[it->outputs[i]].differentiable = depends;
@@ -461,5 +461,6 @@ bnd_status bnd_network_lower(bnd_network *network, bnd_error *error) {
   free(l.live);
   free(l.values);
   if (status == BND_OK) status = mark_differentiable(network, error);
+  if (status == BND_OK) status = bnd_thresholds_add(network, error);
   return status;
 }

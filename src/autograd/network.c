@@ -21,7 +21,7 @@ step *bnd_network_add_step(bnd_network *network, step_kind kind, const char *nam
   if (!inputs || !BND_GROW(network->steps, network->step_capacity, network->step_count + 1)) return NULL;
   step *made = &network->steps[network->step_count++];
   *made = (step){.kind = kind, .name = name, .inputs = inputs, .input_count = input_count, .factor_value = {-1, -1}, .weight = -1, .bias = -1,
-                 .sums = -1, .mask = -1, .weight_gradient = -1, .range = -1};
+                 .threshold = -1, .sums = -1, .mask = -1, .weight_gradient = -1, .range = -1};
   return made;
 }
 
@@ -155,6 +155,7 @@ static void release_step(bnd_network *network, step *it) {
   bnd_onednn_layer_destroy(it->layer);
   bnd_tensor_release(&it->effective_weight);
   bnd_tensor_release(&it->effective_bias);
+  bnd_tensor_release(&it->unquantized);
   free(it->packed);
   free(it->packed_raw);
 }
@@ -177,6 +178,7 @@ void bnd_network_destroy(bnd_network *network) {
   free(network->parameters);
   free(network->statistics);
   free(network->quantizers);
+  free(network->thresholds);
   free(network->outputs);
   bnd_onednn_destroy(network->onednn);
   bnd_arena_destroy(network->names);

@@ -6,7 +6,7 @@
 
    Batch normalization: Ioffe and Szegedy 2015, running statistics and variances as torch.nn.BatchNorm2d. Convolutions with a batch norm inside and
    fake quantizers: Quark's QuantizedConvBatchNorm2d (fx-quantization 6.4; Krishnamoorthi 2018, 3.2.2). Gradients pass fake quantizers unchanged
-   (6.2). */
+   (6.2); with trained thresholds only inside the range (6.5, step_threshold.c). */
 #ifndef BND_AUTOGRAD_NETWORK_H
 #define BND_AUTOGRAD_NETWORK_H
 
@@ -19,6 +19,9 @@ typedef struct bnd_network_options {
   bnd_exec_backend backend; /* reference: plain loops for every operator */
   const int *gradient_outputs; /* outputs (in order, lists flattened) whose gradients will be given; the others only run forward */
   int gradient_output_count;
+  bool learn_thresholds; /* quantizers of activations and weights with one scale, where a gradient comes by, follow a trained threshold, no observer */
+  float threshold_margin; /* how far below the end of the interval for the calibrated scale thresholds start: 0 (the next step up doubles the scale)
+                             or more, less than 1 */
 } bnd_network_options;
 
 typedef struct bnd_network bnd_network;
@@ -31,15 +34,17 @@ void bnd_network_destroy(bnd_network *network); /* NULL is fine */
 /* Bytes for activations, gradients and packed weights; what creation would need is the same. */
 size_t bnd_network_bytes(const bnd_network *network);
 
-/* A trainable tensor. Names as torch's named_parameters: "backbone.stem.conv.branch_3x3.conv.weight", "conv2d_bn_quantized_module.bn.weight". */
+/* A trainable tensor. Names as torch's named_parameters: "backbone.stem.conv.branch_3x3.conv.weight", "conv2d_bn_quantized_module.bn.weight". Trained
+   thresholds are parameters with one value, "fake_quantizer_3.log2_threshold", behind all others; they start as 7 - position - threshold_margin. */
 typedef struct bnd_parameter {
   const char *name;
   bnd_shape shape;
   size_t count;
-  float *value;    /* the graph's own */
+  float *value;    /* the graph's own; a threshold is the network's */
   float *gradient; /* the network's; sums up over backward passes until bnd_network_zero_gradients */
   bool direct;     /* goes into a fake quantizer as it is. Quark's compiled quantizer loses the gradient of such inputs: there they are not trained */
   bool reached;    /* the last backward pass gave it a gradient (biases in front of a batch norm get none in training) */
+  bool threshold;  /* log2 of where the range of a quantizer ends: scale = 2^ceil(value) / 128 */
 } bnd_parameter;
 bnd_parameter *bnd_network_parameters(const bnd_network *network, size_t *count);
 
@@ -78,6 +83,9 @@ float *bnd_network_output_gradient(bnd_network *network, int output, int image);
 /* After a forward pass with every output gradient written. */
 bnd_status bnd_network_backward(bnd_network *network, bool (*stop)(void *user), void *user, bnd_error *error);
 void bnd_network_zero_gradients(bnd_network *network);
+/* The graph's quantizers as the trained thresholds say. Forward passes begin with it; needed after thresholds have changed, before the graph is used
+   without the network. Values that are not numbers change nothing. */
+void bnd_network_put_thresholds_in_force(bnd_network *network);
 
 /* A line for each step: name, kind, kernels, shapes, memory; with seconds of the last passes when timing is on. */
 bnd_status bnd_network_describe(const bnd_network *network, bnd_string *text, bnd_error *error);

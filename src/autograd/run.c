@@ -126,6 +126,7 @@ bnd_status bnd_network_forward(bnd_network *network, const float *const *images,
   network->images = images;
   network->has_gradients = false;
   BND_TRY(check_images(network, images, error));
+  BND_TRY(bnd_thresholds_prepare(network, error));
   BND_TRY(prepare(network, error));
   BND_TRY(run_parts(network, 0, network->forward_parts, stop, user, error));
   network->has_gradients = true;

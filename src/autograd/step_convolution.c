@@ -28,9 +28,11 @@ static void split_weight(const bnd_network *network, const step *s, size_t *oute
 
 /* --- effective weights --- */
 
-static bnd_status quantize(bnd_network *network, const step *s, bnd_quantizer *quantizer, bnd_tensor *tensor, bnd_error *error) {
+static bnd_status quantize(bnd_network *network, step *s, bnd_quantizer *quantizer, bnd_tensor *tensor, bnd_error *error) {
   if (!quantizer || !network->options.quantize) return BND_OK;
-  if (bnd_network_observes(network)) {
+  if (s->threshold >= 0 && quantizer == s->weight_quantizer) {
+    BND_TRY(bnd_threshold_keep_weight(s, tensor, error));
+  } else if (bnd_network_observes(network)) {
     const bnd_status status = bnd_observe_tensor(quantizer, tensor, error);
     if (status != BND_OK) return bnd_fail_prefix(error, status, "%s", s->name);
     bnd_quantizer_elect(quantizer);
@@ -153,7 +155,8 @@ static bnd_status allocate(bnd_network *network, step *s, bnd_error *error) {
   s->after_scale = bnd_network_keep(network, padded * 2, sizeof *s->after_scale);
   if (!s->after_scale) return bnd_fail_memory(error, "the network");
   s->after_shift = s->after_scale + padded;
-  network->weight_bytes += weight->count * sizeof(float);
+  if (s->threshold >= 0) BND_TRY(bnd_tensor_create(BND_F32, &weight->shape, &s->unquantized, error));
+  network->weight_bytes += weight->count * sizeof(float) * (s->threshold >= 0 ? 2 : 1);
   if (!s->layer) return BND_OK;
   const size_t packed = bnd_onednn_layer_packed_count(s->layer);
   s->packed = bnd_alloc_aligned(packed, sizeof *s->packed);
@@ -221,7 +224,7 @@ static bnd_status send(bnd_network *network, const part *it, int image, int work
 }
 
 /* The sum of the images' weight gradients, plain. */
-static bnd_status total_gradient(bnd_network *network, const step *s, const float **total, bnd_error *error) {
+static bnd_status total_gradient(bnd_network *network, const step *s, float **total, bnd_error *error) {
   const float **parts = bnd_calloc((size_t)network->options.batch, sizeof *parts);
   if (!parts) return bnd_fail_memory(error, "a gradient");
   float *sum = network->totals[0];
@@ -277,8 +280,9 @@ static void chain_batch_norm(bnd_network *network, const step *s, const float *t
 static bnd_status finish(bnd_network *network, const part *it, bnd_error *error) {
   const step *s = it->step;
   const size_t channels = channels_of(network, s);
-  const float *total = NULL;
+  float *total = NULL;
   BND_TRY(total_gradient(network, s, &total, error));
+  if (s->threshold >= 0) bnd_threshold_weight_gradient(network, s, total);
   double *bias_gradient = bnd_calloc(channels, sizeof *bias_gradient);
   if (!bias_gradient) return bnd_fail_memory(error, "a gradient");
   for (int image = 0; image < network->options.batch; image++) {

@@ -1,5 +1,5 @@
 /* Fake quantization of activations: observed where observers are on, rounded onto the grid, kept as bytes for the backward pass. The gradient passes
-   unchanged (fx-quantization 6.2). */
+   unchanged (fx-quantization 6.2). With a trained threshold: step_threshold.c. */
 #include <math.h>
 
 #include "autograd/internal.h"
@@ -66,7 +66,7 @@ static bnd_status apply(bnd_network *network, const part *it, int image, int wor
   return BND_OK;
 }
 
-static bnd_status forward(bnd_network *network, step *s, bnd_error *error) {
+static bnd_status observe(bnd_network *network, step *s, bnd_error *error) {
   s->range = bnd_network_add_slot(network, RANGE_BYTES + BND_MSE_CANDIDATES * sizeof(double));
   if (s->range < 0 || !bnd_network_add_part(network, s, measure, widen)) return bnd_fail_memory(error, "the network");
   bnd_network_use_data(network, s->inputs[0]);
@@ -76,6 +76,11 @@ static bnd_status forward(bnd_network *network, step *s, bnd_error *error) {
     bnd_network_use_data(network, s->inputs[0]);
     bnd_network_use_slot(network, s->range);
   }
+  return BND_OK;
+}
+
+static bnd_status forward(bnd_network *network, step *s, bnd_error *error) {
+  BND_TRY(s->threshold >= 0 ? bnd_threshold_forward(network, s, error) : observe(network, s, error));
   if (!bnd_network_add_part(network, s, apply, NULL)) return bnd_fail_memory(error, "the network");
   bnd_network_use_data(network, s->inputs[0]);
   bnd_network_use_data(network, s->outputs[0]);
@@ -92,6 +97,7 @@ static bnd_status send(bnd_network *network, const part *it, int image, int work
 
 /* Also for views: the gradient of the input is that of the output. */
 static bnd_status backward(bnd_network *network, step *s, bnd_error *error) {
+  if (s->threshold >= 0) return bnd_threshold_backward(network, s, error);
   if (!network->values[s->inputs[0]].differentiable || bnd_network_share_gradient(network, s->inputs[0], s->outputs[0])) return BND_OK;
   part *it = bnd_network_add_part(network, s, send, NULL);
   if (!it) return bnd_fail_memory(error, "the network");

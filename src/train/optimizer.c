@@ -178,18 +178,18 @@ void bnd_optimizer_step(bnd_optimizer *optimizer, double learning_rate, float gr
     common.second_weight = (float)(1 - options->beta2);
     common.correction = (float)sqrt(1 - power(options->beta2, optimizer->steps));
     common.epsilon = (float)options->epsilon;
-    common.step = (float)-(learning_rate / (1 - power(options->beta1, optimizer->steps)));
-  } else {
-    common.step = (float)-learning_rate;
   }
+  const double first_share = options->kind == BND_ADAMW ? 1 - power(options->beta1, optimizer->steps) : 1;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (size_t i = 0; i < optimizer->task_count; i++) {
     const task *t = &optimizer->tasks[i];
     const bnd_optimizer_parameter *p = &optimizer->parameters[t->parameter];
     const bnd_optimizer_state *state = &optimizer->states[t->parameter];
+    const double rate = p->rate != 0 ? learning_rate * p->rate : learning_rate;
     factors f = common;
+    f.step = (float)-(rate / first_share);
     if (options->kind == BND_ADAMW) {
-      f.decay = (float)(1 - learning_rate * p->weight_decay);
+      f.decay = (float)(1 - rate * p->weight_decay);
       update_adamw(p->value + t->start, p->gradient + t->start, state->first + t->start, state->second + t->start, t->count, &f);
     } else {
       f.decay = (float)p->weight_decay;

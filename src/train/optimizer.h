@@ -22,6 +22,7 @@ typedef struct bnd_optimizer_parameter {
   const float *gradient;
   size_t count;
   double weight_decay;
+  double rate; /* times the learning rate; 0 = 1 */
 } bnd_optimizer_parameter;
 
 typedef enum bnd_optimizer_kind { BND_ADAMW, BND_SGD } bnd_optimizer_kind;

@@ -12,6 +12,12 @@ static float *floats(size_t count) {
   return bnd_alloc_aligned(count ? count : 1, sizeof(float));
 }
 
+static double threshold_rate(const bnd_trainer_options *o) {
+  const double usual = 1e4, most = 1e-2;
+  if (o->threshold_rate != 0) return o->threshold_rate;
+  return o->schedule.initial * usual > most ? most / o->schedule.initial : usual;
+}
+
 /* Parameters the optimizer moves, and everything the averages follow: those and the running statistics. */
 static bnd_status list_arrays(bnd_trainer *t, bnd_error *error) {
   size_t parameter_count, statistic_count;
@@ -28,7 +34,8 @@ static bnd_status list_arrays(bnd_trainer *t, bnd_error *error) {
   for (size_t p = 0; p < parameter_count && status == BND_OK; p++) {
     if (t->options.skip_direct && parameters[p].direct) continue;
     trained[t->trained_count] = (bnd_optimizer_parameter){parameters[p].value, parameters[p].gradient, parameters[p].count,
-                                                          parameters[p].shape.rank > 1 ? t->options.weight_decay : 0};
+                                                          parameters[p].shape.rank > 1 ? t->options.weight_decay : 0,
+                                                          parameters[p].threshold ? threshold_rate(&t->options) : 1};
     t->names[t->trained_count] = parameters[p].name;
     t->shapes[t->trained_count] = parameters[p].shape;
     t->values[t->trained_count++] = (bnd_floats){parameters[p].value, parameters[p].count};
@@ -257,6 +264,7 @@ bnd_status bnd_trainer_step(bnd_trainer *t, const bnd_context *context, bnd_step
   }
   bnd_optimizer_step(t->optimizer, report->learning_rate, bnd_clip_scale(report->gradient_norm, t->options.clip_norm), t->options.threads);
   t->done++;
+  bnd_network_put_thresholds_in_force(t->network);
   if (t->options.average)
     bnd_average_update(t->averages, t->values, t->array_count, bnd_decay_at(&t->options.decay, t->done, bnd_trainer_steps(t)), t->options.threads);
   return BND_OK;
@@ -269,4 +277,5 @@ void bnd_trainer_swap_average(bnd_trainer *t) {
       t->values[i].values[k] = t->averages[i].values[k];
       t->averages[i].values[k] = value;
     }
+  bnd_network_put_thresholds_in_force(t->network);
 }

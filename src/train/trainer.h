@@ -27,6 +27,8 @@ typedef struct bnd_trainer_options {
   bool average;                /* moving average of parameters and running statistics */
   bnd_decay decay;
   bool skip_direct;            /* parameters that are the input of a fake quantizer themselves are left as they are, as happens in Quark */
+  double threshold_rate;       /* trained thresholds: times the learning rate. 0 = 1e4 as Jain et al. 2020 (1e-2 beside 1e-6), less where the schedule's
+                                  first rate would bring them above 1e-2: there they no longer settle (their 0.1 / sqrt(127)) */
   int classes, reg_max;
   int class_output, box_output; /* outputs of the network: logits [1,A,classes], [1,A,4*(reg_max+1)] */
 } bnd_trainer_options;
