@@ -173,6 +173,8 @@ typedef struct bnd_quantize_options {
   bool qat_freeze_batch_norm;   /* running statistics stay as they are */
   bool qat_average;             /* what is kept is the moving average of the weights, not the last ones */
   double qat_save_minutes;      /* the state of training is saved this often; default: 1 */
+  const char *qat_thresholds;   /* "observed" (default) or "learned": ranges of activations and weights are trained, too (Jain et al. 2020) */
+  double qat_threshold_rate;    /* learned thresholds: their learning rate, times qat_learning_rate; default: 1e4, less if that would be above 0.01 */
 } bnd_quantize_options;
 
 typedef struct bnd_stage_result {

@@ -30,9 +30,13 @@ static bnd_status read_options(const bnd_quantize_options *o, const bnd_context 
                    .augment = !o->qat_no_augmentation,
                    .in_order = o->qat_in_order,
                    .freeze_batch_norm = o->qat_freeze_batch_norm,
-                   .average = o->qat_average};
-  if (qat->epochs < 1 || qat->batch < 1)
-    return bnd_fail(error, BND_ERROR_ARGUMENT, "quantization-aware training needs at least one epoch and one image in a batch");
+                   .average = o->qat_average,
+                   .learn_thresholds = o->qat_thresholds && strcmp(o->qat_thresholds, "learned") == 0,
+                   .threshold_rate = o->qat_threshold_rate};
+  if (o->qat_thresholds && !qat->learn_thresholds && strcmp(o->qat_thresholds, "observed") != 0)
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "no way to find thresholds is called \"%s\"; there are observed and learned", o->qat_thresholds);
+  if (!(qat->threshold_rate >= 0)) return bnd_fail(error, BND_ERROR_ARGUMENT, "a learning rate of thresholds of %g times the usual one", qat->threshold_rate);
+  if (qat->epochs < 1 || qat->batch < 1) return bnd_fail(error, BND_ERROR_ARGUMENT, "quantization-aware training needs at least one epoch and one image in a batch");
   if (!(qat->share > 0 && qat->share <= 1))
     return bnd_fail(error, BND_ERROR_ARGUMENT, "a share of %g of the training images; allowed is more than 0, at most 1", qat->share);
   static const char *const schedules[] = {"cosine", "step", "constant"};
@@ -134,16 +138,21 @@ bnd_status bnd_qat_fingerprint(const bnd_qat *qat, const bnd_context *context, b
 
 /* --- training --- */
 
-bnd_status bnd_qat_network(bnd_graph *graph, int batch, int threads, bnd_exec_backend backend, bnd_network **network, bnd_error *error) {
+static bnd_network_options network_options(int batch, int threads, bnd_exec_backend backend) {
   static const int outputs[] = {CLASS_OUTPUT, BOX_OUTPUT};
-  const bnd_network_options options = {.batch = batch, .threads = threads, .quantize = true, .backend = backend, .gradient_outputs = outputs,
-                                       .gradient_output_count = 2};
+  return (bnd_network_options){.batch = batch, .threads = threads, .quantize = true, .backend = backend, .gradient_outputs = outputs,
+                               .gradient_output_count = 2};
+}
+
+bnd_status bnd_qat_network(bnd_graph *graph, int batch, int threads, bnd_exec_backend backend, bool learn_thresholds, bnd_network **network, bnd_error *error) {
+  bnd_network_options options = network_options(batch, threads, backend);
+  options.learn_thresholds = learn_thresholds;
   return bnd_network_create(graph, &options, network, error);
 }
 
 bnd_status bnd_qat_check(bnd_graph *graph, bnd_error *error) {
   bnd_network *network;
-  const bnd_status status = bnd_qat_network(graph, 1, 1, BND_BACKEND_REFERENCE, &network, error);
+  const bnd_status status = bnd_qat_network(graph, 1, 1, BND_BACKEND_REFERENCE, false, &network, error);
   bnd_network_destroy(network);
   return status == BND_OK ? BND_OK : bnd_fail_prefix(error, status, "quantization-aware training");
 }
@@ -165,9 +174,9 @@ static bnd_status create(training *t, bnd_graph *graph) {
   const bnd_trainer_options options = {.batch = qat->batch, .threads = threads, .mode = qat->freeze_batch_norm ? BND_MODE_FROZEN : BND_MODE_TRAIN,
                                        .optimizer = {.kind = BND_ADAMW}, .weight_decay = qat->weight_decay, .schedule = schedule_of(qat),
                                        .average = qat->average, .decay = {.kind = BND_DECAY_THRESHOLD, .decay = 0.9997}, .skip_direct = true,
-                                       .classes = architecture->classes, .reg_max = architecture->reg_max, .class_output = CLASS_OUTPUT,
-                                       .box_output = BOX_OUTPUT};
-  BND_TRY(bnd_qat_network(graph, qat->batch, threads, qat->backend, &t->network, t->error));
+                                       .threshold_rate = qat->threshold_rate,
+                                       .classes = architecture->classes, .reg_max = architecture->reg_max, .class_output = CLASS_OUTPUT, .box_output = BOX_OUTPUT};
+  BND_TRY(bnd_qat_network(graph, qat->batch, threads, qat->backend, qat->learn_thresholds, &t->network, t->error));
   return bnd_trainer_create(t->network, &qat->loader, &options, &t->trainer, t->error);
 }
 
@@ -287,6 +296,10 @@ void bnd_qat_describe(const bnd_qat *qat, bool with_steps, bnd_json_writer *w) {
   bnd_json_put_boolean(w, "in_order", qat->in_order);
   bnd_json_put_boolean(w, "freeze_batch_norm", qat->freeze_batch_norm);
   bnd_json_put_boolean(w, "average", qat->average);
+  if (qat->learn_thresholds) {
+    bnd_json_put_string(w, "thresholds", "learned");
+    if (qat->threshold_rate != 0) bnd_json_put_double(w, "threshold_rate", qat->threshold_rate);
+  }
   bnd_json_put_integer(w, "seed", (int64_t)qat->seed);
   if (!with_steps) return;
   static const char *const names[BND_QAT_STEP_NUMBERS] = {"losses", "classification", "iou", "dfl", "learning_rates"};

@@ -22,6 +22,8 @@ typedef struct bnd_qat {
   int epochs, batch;
   uint64_t warmup_steps;
   bool augment, in_order, freeze_batch_norm, average;
+  bool learn_thresholds;
+  double threshold_rate; /* 0 = the trainer's default */
   bnd_exec_backend backend;
 
   const bnd_model *model; /* borrowed */
@@ -75,6 +77,6 @@ bnd_status bnd_qat_restore_finished(const bnd_qat_file *file, bnd_checkpoint *sa
 bnd_status bnd_qat_fail_to_go_on(const bnd_qat_file *file, bnd_status status, const char *reason, bnd_error *error);
 
 /* The network as it is trained. */
-bnd_status bnd_qat_network(bnd_graph *graph, int batch, int threads, bnd_exec_backend backend, bnd_network **network, bnd_error *error);
+bnd_status bnd_qat_network(bnd_graph *graph, int batch, int threads, bnd_exec_backend backend, bool learn_thresholds, bnd_network **network, bnd_error *error);
 
 #endif

@@ -195,7 +195,7 @@ static void put_all_back(restoring *r, const bnd_network *network, const bnd_gra
 
 bnd_status bnd_qat_restore_finished(const bnd_qat_file *file, bnd_checkpoint *saved, bnd_graph *graph, bnd_error *error) {
   bnd_network *network; /* only for its list of parameters: one image, plain loops */
-  BND_TRY(bnd_qat_network(graph, 1, 1, BND_BACKEND_REFERENCE, &network, error));
+  BND_TRY(bnd_qat_network(graph, 1, 1, BND_BACKEND_REFERENCE, false, &network, error));
   bnd_error problem = {0};
   restoring r = {.saved = saved, .quantizers = bnd_value_get(bnd_checkpoint_root(saved), "quantizers"), .error = &problem};
   read_all(&r, network, graph);
