@@ -19,7 +19,8 @@ typedef struct bnd_network_options {
   bnd_exec_backend backend; /* reference: plain loops for every operator */
   const int *gradient_outputs; /* outputs (in order, lists flattened) whose gradients will be given; the others only run forward */
   int gradient_output_count;
-  bool learn_thresholds; /* quantizers of activations and weights with one scale, where a gradient comes by, follow a trained threshold, no observer */
+  bool learn_thresholds; /* quantizers of activations and weights with one scale follow a trained threshold, not an observer, where a gradient
+                            comes by */
   float threshold_margin; /* how far below the end of the interval for the calibrated scale thresholds start: 0 (the next step up doubles the scale)
                              or more, less than 1 */
 } bnd_network_options;

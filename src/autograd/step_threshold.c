@@ -4,7 +4,8 @@
      forward:   y = clamp(r, -128, 127) * s
      backward:  dx = dy inside the range, 0 outside;  dt = s * ln 2 * sum of dy * { r - x / s inside;  -128 below;  127 above }
 
-   Inside is where r lies in the range. The edges and exact halves are those of Quark's TQTQuantize: negative halves round up in the backward pass only. */
+   Inside is where r lies in the range. The edges and exact halves are those of Quark's TQTQuantize: negative halves round up, in the backward pass
+   only. */
 #include <math.h>
 #include <string.h>
 
@@ -56,8 +57,9 @@ static int add_threshold(bnd_network *network, bnd_quantizer *quantizer) {
 
 /* Where no gradient comes by, a threshold would stay as it is: there the observer goes on. */
 bnd_status bnd_thresholds_add(bnd_network *network, bnd_error *error) {
-  if (!(network->options.threshold_margin >= 0 && network->options.threshold_margin < 1))
-    return bnd_fail(error, BND_ERROR_ARGUMENT, "a margin of %g for thresholds; allowed is 0 or more, less than 1", (double)network->options.threshold_margin);
+  const float margin = network->options.threshold_margin;
+  if (!(margin >= 0 && margin < 1))
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "a margin of %g for thresholds; allowed is 0 or more, less than 1", (double)margin);
   for (size_t i = 0; i < network->step_count; i++) {
     step *s = &network->steps[i];
     if (!s->differentiable || !bnd_threshold_is_possible(network, s)) continue;

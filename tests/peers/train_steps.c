@@ -106,7 +106,7 @@ static void steps(bnd_network *network, batch *b, double rate, const char *name,
   size_t count;
   const bnd_parameter *p = bnd_network_parameters(network, &count);
   bnd_optimizer_parameter *list = calloc(count, sizeof *list);
-  for (size_t i = 0; i < count; i++) list[i] = (bnd_optimizer_parameter){p[i].value, p[i].gradient, p[i].count, p[i].shape.rank > 1 ? 1e-5 : 0};
+  for (size_t i = 0; i < count; i++) list[i] = (bnd_optimizer_parameter){p[i].value, p[i].gradient, p[i].count, p[i].shape.rank > 1 ? 1e-5 : 0, 0};
   const bnd_optimizer_options options = {.kind = BND_ADAMW};
   bnd_optimizer *optimizer;
   must(bnd_optimizer_create(&options, list, count, &optimizer, &error));

@@ -27,7 +27,7 @@ static bnd_optimizer *make(const bnd_optimizer_options *options, const bnd_optim
 static void reference_steps(void **state) {
   (void)state;
   float value[2] = {1, -0.5f}, gradient[2];
-  const bnd_optimizer_parameter parameter = {value, gradient, 2, 1e-2};
+  const bnd_optimizer_parameter parameter = {value, gradient, 2, 1e-2, 0};
   bnd_optimizer *optimizer = make(&(bnd_optimizer_options){.kind = BND_ADAMW}, &parameter, 1);
   const float gradients[3][2] = {{0.1f, -2}, {0.3f, 0.5f}, {-0.2f, 1e-4f}};
   const double expected[3][2] = {{0.99899000, -0.49899501}, {0.99806219, -0.49852052}, {0.99779427, -0.49815264}};
@@ -53,7 +53,7 @@ static void as_pytorch(void **state) {
     float value[A + B], gradient[A + B];
     uint32_t seed = 9;
     for (int i = 0; i < A + B; i++) value[i] = (float)(2 * next_uniform(&seed) - 1);
-    const bnd_optimizer_parameter parameters[2] = {{value, gradient, A, 0.01}, {value + A, gradient + A, B, 0}};
+    const bnd_optimizer_parameter parameters[2] = {{value, gradient, A, 0.01, 0}, {value + A, gradient + A, B, 0, 0}};
     bnd_optimizer *optimizer =
         make(&(bnd_optimizer_options){.kind = kind ? BND_SGD : BND_ADAMW, .momentum = momentum, .nesterov = nesterov != 0}, parameters, 2);
     for (int step = 0; step < 20; step++) {
@@ -87,7 +87,7 @@ static void as_pytorch(void **state) {
 static void clipping(void **state) {
   (void)state;
   float value[3] = {0}, gradient[3] = {3, 4, 12};
-  const bnd_optimizer_parameter parameters[2] = {{value, gradient, 2, 0}, {value + 2, gradient + 2, 1, 0}};
+  const bnd_optimizer_parameter parameters[2] = {{value, gradient, 2, 0, 0}, {value + 2, gradient + 2, 1, 0, 0}};
   bnd_optimizer *optimizer = make(&(bnd_optimizer_options){.kind = BND_SGD}, parameters, 2);
   assert_true(bnd_gradient_norm(optimizer, 2) == 13);
   assert_true(bnd_clip_scale(13, 0) == 1 && bnd_clip_scale(13, 26) == 1 && bnd_clip_scale(0, 1) == 1);
@@ -114,7 +114,7 @@ static void same_for_any_threads_and_resumed(void **state) {
     const bnd_optimizer_options options = {.kind = kind ? BND_SGD : BND_ADAMW, .momentum = 0.9};
     uint32_t seed = 4;
     for (int i = 0; i < MANY; i++) value[0][i] = value[1][i] = (float)(next_uniform(&seed) - 0.5);
-    const bnd_optimizer_parameter parameters[2] = {{value[0], gradient, MANY, 0.1}, {value[1], gradient, MANY, 0.1}};
+    const bnd_optimizer_parameter parameters[2] = {{value[0], gradient, MANY, 0.1, 0}, {value[1], gradient, MANY, 0.1, 0}};
     bnd_optimizer *one = make(&options, &parameters[0], 1), *many = make(&options, &parameters[1], 1);
     for (int step = 0; step < 6; step++) {
       draw_gradient(gradient, &seed);
@@ -149,7 +149,7 @@ static void without_parameters(void **state) {
   assert_true(bnd_gradient_norm(optimizer, 2) == 0);
   bnd_optimizer_destroy(optimizer);
   bnd_optimizer_destroy(NULL);
-  const bnd_optimizer_parameter huge[2] = {{NULL, NULL, SIZE_MAX, 0}, {NULL, NULL, 1, 0}};
+  const bnd_optimizer_parameter huge[2] = {{NULL, NULL, SIZE_MAX, 0, 0}, {NULL, NULL, 1, 0, 0}};
   bnd_error error = {0};
   assert_int_equal(bnd_optimizer_create(&(bnd_optimizer_options){.kind = BND_ADAMW}, huge, 2, &optimizer, &error), BND_ERROR_MEMORY);
   assert_null(optimizer);

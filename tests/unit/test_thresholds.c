@@ -2,15 +2,14 @@
    golden/make_thresholds.py); that they move where they should; what the trainer makes of them. */
 #include <math.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "graph_builder.h"
 
 #include "autograd/network.h"
 #include "base/file.h"
 #include "exec/exec.h"
-#include "train/optimizer.h"
-
-#define N(it) ((bnd_arg){.kind = BND_ARG_NODE, .node = (it)})
+#include "train/trainer.h"
 
 /* --- graphs --- */
 
@@ -22,7 +21,7 @@ static bnd_quantizer *new_quantizer(int position, bool per_channel) {
 }
 
 static bnd_node *call_module(bnd_graph *g, bnd_operator_id id, bnd_module *module, bnd_node *x) {
-  const bnd_arg arg = N(x);
+  const bnd_arg arg = bnd_arg_of_node(x);
   bnd_node *node = bnd_graph_add(g, BND_CALL_MODULE, bnd_operator_of(id), module->name, module->name, &arg, 1);
   assert_non_null(node);
   node->module = module;
@@ -43,7 +42,7 @@ static bnd_tensor uniform(bnd_shape shape, double low, double high, uint64_t see
 }
 
 static bnd_graph *finished(bnd_graph *g, bnd_node *output) {
-  bnd_graph_output(g, N(output));
+  bnd_graph_output(g, bnd_arg_of_node(output));
   ASSERT_OK(bnd_graph_status(g, error));
   ASSERT_OK(bnd_infer_shapes(g, error));
   return g;
@@ -89,7 +88,7 @@ static bnd_graph *layers_graph(void) {
   ASSERT_OK(bnd_graph_create(&g, error));
   bnd_node *x = quantize(g, bnd_graph_placeholder(g, "x", &BND_SHAPE(1, 3, 8, 8)), 6);
   x = call_module(g, BND_OP_CONV2D_BN_MODULE, convolution(g, "first", 6, 3, 8, true), x);
-  const bnd_arg arg = N(x);
+  const bnd_arg arg = bnd_arg_of_node(x);
   x = quantize(g, bnd_graph_call(g, bnd_operator_of(BND_OP_RELU), "relu", &arg, 1), 5);
   x = call_module(g, BND_OP_CONV2D_MODULE, convolution(g, "second", 4, 6, 9, false), x);
   return finished(g, quantize(g, x, 5));
@@ -334,7 +333,9 @@ static float settle(float start) {
   bnd_parameter *t = find(f, "fake_quantizer.log2_threshold");
   t->value[0] = start;
   bnd_optimizer *optimizer;
-  ASSERT_OK(bnd_optimizer_create(&(bnd_optimizer_options){.kind = BND_ADAMW}, &(bnd_optimizer_parameter){t->value, t->gradient, 1, 0, 1e4}, 1, &optimizer, error));
+  const bnd_optimizer_options adam = {.kind = BND_ADAMW};
+  const bnd_optimizer_parameter trained = {t->value, t->gradient, 1, 0, 1e4};
+  ASSERT_OK(bnd_optimizer_create(&adam, &trained, 1, &optimizer, error));
   for (int k = 0; k < 3000; k++) {
     forward(f, BND_MODE_TRAIN);
     for (int i = 0; i < 64; i++) bnd_network_output_gradient(f->network, 0, 0)[i] = bnd_network_output(f->network, 0, 0)[i] - values[i];
@@ -387,6 +388,160 @@ static void backends_agree(void **state) {
   free_fixture(b);
 }
 
+/* --- the trainer --- */
+
+enum { CLASSES = 8, REG_MAX = 3, SIDE = 32 };
+
+static bnd_node *call(bnd_graph *g, bnd_operator_id id, const bnd_arg *args, int count) {
+  bnd_node *node = bnd_graph_call(g, bnd_operator_of(id), bnd_operator_of(id)->name, args, count);
+  assert_non_null(node);
+  return node;
+}
+
+/* [1, anchors of the three strides, channels]: one convolution for each stride. */
+static bnd_node *head(bnd_graph *g, const char *name, bnd_node *x, int64_t channels) {
+  bnd_node *levels[3];
+  for (int i = 0; i < 3; i++) {
+    const int64_t stride = 8 << i;
+    bnd_module *m = convolution(g, name, channels, 3, 8, false);
+    bnd_tensor_release(&m->weight);
+    m->weight = uniform(BND_SHAPE(channels, 3, stride, stride), -0.1, 0.1, (uint64_t)(channels + stride));
+    m->stride[0] = m->stride[1] = stride;
+    m->padding[0] = m->padding[1] = 0;
+    bnd_node *y = quantize(g, call_module(g, BND_OP_CONV2D_MODULE, m, x), 6);
+    levels[i] = call(g, BND_OP_FLATTEN, (const bnd_arg[]){bnd_arg_of_node(y), bnd_arg_of_int(2)}, 2);
+  }
+  bnd_node *all = call(g, BND_OP_CAT, (const bnd_arg[]){bnd_graph_node_list(g, levels, 3), bnd_arg_of_int(2)}, 2);
+  return call(g, BND_OP_PERMUTE, (const bnd_arg[]){bnd_arg_of_node(all), bnd_graph_int_list(g, (const int64_t[]){0, 2, 1}, 3)}, 2);
+}
+
+static bnd_graph *detector_graph(void) {
+  bnd_graph *g;
+  ASSERT_OK(bnd_graph_create(&g, error));
+  bnd_node *x = quantize(g, bnd_graph_placeholder(g, "x", &BND_SHAPE(1, 3, SIDE, SIDE)), 7);
+  bnd_node *outputs[2] = {head(g, "classes", x, CLASSES), head(g, "boxes", x, 4 * (REG_MAX + 1))};
+  bnd_graph_output(g, bnd_graph_node_list(g, outputs, 2));
+  ASSERT_OK(bnd_graph_status(g, error));
+  ASSERT_OK(bnd_infer_shapes(g, error));
+  return g;
+}
+
+typedef struct training {
+  bnd_graph *graph;
+  bnd_network *network;
+  bnd_coco coco;
+  bnd_loader loader;
+  bnd_trainer *trainer;
+} training;
+
+static void new_training(training *t, int threads) {
+  const int outputs[] = {0, 1};
+  t->graph = detector_graph();
+  ASSERT_OK(bnd_network_create(t->graph, &(bnd_network_options){.batch = 4, .threads = threads, .quantize = true, .gradient_outputs = outputs,
+                                                               .gradient_output_count = 2, .learn_thresholds = true}, &t->network, error));
+  ASSERT_OK(bnd_coco_open(TEST_DATA "/../../examples/shapes", "val2017", &t->coco, error));
+  bnd_loader_options options = bnd_loader_options_default(SIDE, 1);
+  options.limit = 16;
+  ASSERT_OK(bnd_loader_create(&t->coco, &options, &t->loader, error));
+  const bnd_trainer_options trained = {.batch = 4, .threads = threads, .mode = BND_MODE_TRAIN, .optimizer = {.kind = BND_ADAMW}, .weight_decay = 0.1,
+      .schedule = {.kind = BND_SCHEDULE_CONSTANT, .initial = 1e-3, .epochs = 2}, .average = true, .decay = {.kind = BND_DECAY_THRESHOLD, .decay = 0.9},
+      .skip_direct = true, .classes = CLASSES, .reg_max = REG_MAX, .class_output = 0, .box_output = 1};
+  ASSERT_OK(bnd_trainer_create(t->network, &t->loader, &trained, &t->trainer, error));
+}
+
+static void end_training(training *t) {
+  bnd_trainer_destroy(t->trainer);
+  bnd_network_destroy(t->network);
+  bnd_graph_destroy(t->graph);
+  bnd_loader_free(&t->loader);
+  bnd_coco_close(&t->coco);
+}
+
+static void step_on(training *t, int steps) {
+  bnd_step_report report;
+  for (int i = 0; i < steps; i++) ASSERT_OK(bnd_trainer_step(t->trainer, NULL, &report, error));
+}
+
+static void assert_equal_training(const training *a, const training *b) {
+  size_t count, others;
+  const bnd_parameter *p = bnd_network_parameters(a->network, &count), *q = bnd_network_parameters(b->network, &others);
+  assert_int_equal(count, others);
+  for (size_t i = 0; i < count; i++) assert_memory_equal(p[i].value, q[i].value, p[i].count * sizeof(float));
+  const bnd_network_quantizer *k = bnd_network_quantizers(a->network, &count), *l = bnd_network_quantizers(b->network, &others);
+  for (size_t i = 0; i < count; i++) assert_int_equal(k[i].quantizer->position[0], l[i].quantizer->position[0]);
+}
+
+/* The quantizers of the graph stand as the thresholds say; returns how many thresholds have left where they started. */
+static int assert_in_force(const training *t) {
+  size_t count, quantizers;
+  int moved = 0;
+  const bnd_parameter *p = bnd_network_parameters(t->network, &count);
+  const bnd_network_quantizer *q = bnd_network_quantizers(t->network, &quantizers);
+  for (size_t i = 0; i < count; i++)
+    for (size_t k = 0; p[i].threshold && k < quantizers; k++) {
+      const size_t length = strlen(q[k].name);
+      if (strncmp(p[i].name, q[k].name, length) != 0 || strcmp(p[i].name + length, ".log2_threshold") != 0) continue;
+      assert_int_equal(q[k].quantizer->position[0], 7 - (int)ceilf(p[i].value[0]));
+      assert_int_equal(q[k].quantizer->tensor_position, q[k].quantizer->position[0]);
+      moved += p[i].value[0] != rintf(p[i].value[0]);
+    }
+  return moved;
+}
+
+static void training_goes_on_from_what_was_saved(void **state) {
+  (void)state;
+  char path[] = "/tmp/binade-thresholds-XXXXXX";
+  const int file = mkstemp(path);
+  assert_true(file >= 0);
+  close(file);
+  training whole = {0}, parts = {0}, rest = {0};
+  new_training(&whole, 1);
+  step_on(&whole, 7);
+  assert_int_equal(assert_in_force(&whole), 13); /* the input's; six of weights; six of outputs */
+  bnd_trainer_swap_average(whole.trainer);
+  assert_in_force(&whole);
+  bnd_trainer_swap_average(whole.trainer);
+
+  new_training(&parts, 2);
+  step_on(&parts, 3);
+  bnd_checkpoint_writer *writer = bnd_checkpoint_writer_create();
+  assert_non_null(writer);
+  bnd_trainer_save(parts.trainer, writer, "trainer");
+  ASSERT_OK(bnd_checkpoint_write(writer, path, error));
+  bnd_checkpoint_writer_free(writer);
+  end_training(&parts);
+
+  new_training(&rest, 1);
+  bnd_checkpoint *saved;
+  ASSERT_OK(bnd_checkpoint_open(path, &saved, error));
+  ASSERT_OK(bnd_trainer_restore(rest.trainer, saved, "trainer", error));
+  bnd_checkpoint_close(saved);
+  assert_in_force(&rest);
+  step_on(&rest, 4);
+  assert_equal_training(&whole, &rest);
+  end_training(&rest);
+  end_training(&whole);
+  unlink(path);
+}
+
+/* AdamW's first step is the learning rate for all with a gradient: 1e-3 by default becomes 1e-2 for thresholds, and there is no decay. */
+static void thresholds_have_a_learning_rate_of_their_own(void **state) {
+  (void)state;
+  training t = {0};
+  new_training(&t, 1);
+  step_on(&t, 1);
+  size_t count;
+  const bnd_parameter *p = bnd_network_parameters(t.network, &count);
+  int moved = 0;
+  for (size_t i = 0; i < count; i++) {
+    if (!p[i].threshold || fabsf(p[i].gradient[0]) < 1e-4f) continue;
+    assert_true(fabsf(fabsf(p[i].value[0] - rintf(p[i].value[0])) - 0.01f) < 1e-5f);
+    moved++;
+  }
+  assert_in_range(moved, 7, 13);
+  end_training(&t);
+}
+
 /* --- failures --- */
 
 static void values_that_are_not_finite_are_named(void **state) {
@@ -425,6 +580,8 @@ int main(void) {
       cmocka_unit_test(thresholds_move_to_where_the_values_end),
       cmocka_unit_test(any_number_of_threads_gives_the_same_bits),
       cmocka_unit_test(backends_agree),
+      cmocka_unit_test(training_goes_on_from_what_was_saved),
+      cmocka_unit_test(thresholds_have_a_learning_rate_of_their_own),
       cmocka_unit_test(values_that_are_not_finite_are_named),
       cmocka_unit_test(only_what_a_gradient_reaches_is_learned),
   };
