@@ -102,7 +102,7 @@ int main(int count, char **arguments) {
   size_t parameter_count;
   const bnd_parameter *parameters = bnd_network_parameters(network, &parameter_count);
   bnd_optimizer_parameter *list = calloc(parameter_count, sizeof *list);
-  for (size_t i = 0; i < parameter_count; i++) list[i] = (bnd_optimizer_parameter){parameters[i].value, parameters[i].gradient, parameters[i].count, 1e-5};
+  for (size_t i = 0; i < parameter_count; i++) list[i] = (bnd_optimizer_parameter){parameters[i].value, parameters[i].gradient, parameters[i].count, 1e-5, 0};
   bnd_optimizer *optimizer;
   must(bnd_optimizer_create(&(bnd_optimizer_options){.kind = BND_ADAMW}, list, parameter_count, &optimizer, &error));
   bnd_loss_image *loss = calloc((size_t)batch, sizeof *loss);
