@@ -147,6 +147,7 @@ static bnd_network_options network_options(int batch, int threads, bnd_exec_back
 bnd_status bnd_qat_network(bnd_graph *graph, int batch, int threads, bnd_exec_backend backend, bool learn_thresholds, bnd_network **network, bnd_error *error) {
   bnd_network_options options = network_options(batch, threads, backend);
   options.learn_thresholds = learn_thresholds;
+  options.threshold_margin = 0.5f; /* on the edge the first step upwards, however small, would double the scale */
   return bnd_network_create(graph, &options, network, error);
 }
 

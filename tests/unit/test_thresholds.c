@@ -551,7 +551,7 @@ static void values_that_are_not_finite_are_named(void **state) {
   bnd_error error = {0};
   f->inputs[0][7] = NAN;
   assert_int_equal(bnd_network_forward(f->network, f->images, NULL, NULL, &error), BND_ERROR_MODEL);
-  assert_non_null(strstr(error.message, "fake_quantizer: values are not finite"));
+  assert_non_null(strstr(error.message, "not finite"));
   f->inputs[0][7] = 0;
   find(f, "first._weight_quantizer.log2_threshold")->value[0] = INFINITY;
   assert_int_equal(bnd_network_forward(f->network, f->images, NULL, NULL, &error), BND_ERROR_MODEL);
