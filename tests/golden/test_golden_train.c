@@ -160,7 +160,7 @@ static void three_steps(bnd_network *network, double rate, const char *rows, con
   const bnd_parameter *p = bnd_network_parameters(network, &count);
   bnd_optimizer_parameter *list = calloc(count, sizeof *list);
   for (size_t i = 0; i < count; i++)
-    if (!p[i].direct) list[used++] = (bnd_optimizer_parameter){p[i].value, p[i].gradient, p[i].count, p[i].shape.rank > 1 ? 1e-5 : 0};
+    if (!p[i].direct) list[used++] = (bnd_optimizer_parameter){p[i].value, p[i].gradient, p[i].count, p[i].shape.rank > 1 ? 1e-5 : 0, 0};
   const bnd_optimizer_options options = {.kind = BND_ADAMW};
   bnd_optimizer *optimizer;
   MUST(bnd_optimizer_create(&options, list, used, &optimizer, error));
