@@ -202,8 +202,17 @@ typedef struct step_functions {
   bnd_status (*forward)(bnd_network *network, step *step, bnd_error *error);
   bnd_status (*backward)(bnd_network *network, step *step, bnd_error *error);
 } step_functions;
-extern const step_functions bnd_step_kernel, bnd_step_convolution, bnd_step_norm, bnd_step_sum, bnd_step_relu, bnd_step_fake_quantize, bnd_step_concat,
-    bnd_step_max_pool, bnd_step_to_plain, bnd_step_to_blocked, bnd_step_view;
+const step_functions *bnd_step_kernel(void);
+const step_functions *bnd_step_convolution(void);
+const step_functions *bnd_step_norm(void);
+const step_functions *bnd_step_sum(void);
+const step_functions *bnd_step_relu(void);
+const step_functions *bnd_step_fake_quantize(void);
+const step_functions *bnd_step_concat(void);
+const step_functions *bnd_step_max_pool(void);
+const step_functions *bnd_step_to_plain(void);
+const step_functions *bnd_step_to_blocked(void);
+const step_functions *bnd_step_view(void);
 const step_functions *bnd_functions_of(step_kind kind);
 
 /* norm.c: shared by STEP_NORM and STEP_CONVOLUTION */

@@ -5,12 +5,19 @@
 #include "autograd/internal.h"
 
 const step_functions *bnd_functions_of(step_kind kind) {
-  static const step_functions *const functions[] = {
-      [STEP_KERNEL] = &bnd_step_kernel,         [STEP_CONVOLUTION] = &bnd_step_convolution, [STEP_NORM] = &bnd_step_norm,
-      [STEP_SUM] = &bnd_step_sum,               [STEP_RELU] = &bnd_step_relu,               [STEP_FAKE_QUANTIZE] = &bnd_step_fake_quantize,
-      [STEP_CONCAT] = &bnd_step_concat,         [STEP_MAX_POOL] = &bnd_step_max_pool,       [STEP_TO_PLAIN] = &bnd_step_to_plain,
-      [STEP_TO_BLOCKED] = &bnd_step_to_blocked, [STEP_VIEW] = &bnd_step_view};
-  return functions[kind];
+  switch (kind) {
+    case STEP_CONVOLUTION: return bnd_step_convolution();
+    case STEP_NORM: return bnd_step_norm();
+    case STEP_SUM: return bnd_step_sum();
+    case STEP_RELU: return bnd_step_relu();
+    case STEP_FAKE_QUANTIZE: return bnd_step_fake_quantize();
+    case STEP_CONCAT: return bnd_step_concat();
+    case STEP_MAX_POOL: return bnd_step_max_pool();
+    case STEP_TO_PLAIN: return bnd_step_to_plain();
+    case STEP_TO_BLOCKED: return bnd_step_to_blocked();
+    case STEP_VIEW: return bnd_step_view();
+    default: return bnd_step_kernel();
+  }
 }
 
 part *bnd_network_add_part(bnd_network *network, step *it, part_run *run, part_reduce *reduce) {

@@ -317,4 +317,7 @@ static bnd_status backward(bnd_network *network, step *s, bnd_error *error) {
   return BND_OK;
 }
 
-const step_functions bnd_step_convolution = {.prepare = prepare, .forward = forward, .backward = backward};
+const step_functions *bnd_step_convolution(void) {
+  static const step_functions functions = {.prepare = prepare, .forward = forward, .backward = backward};
+  return &functions;
+}

@@ -88,4 +88,7 @@ static bnd_status backward(bnd_network *network, step *s, bnd_error *error) {
   return BND_OK;
 }
 
-const step_functions bnd_step_kernel = {.forward = forward, .backward = backward};
+const step_functions *bnd_step_kernel(void) {
+  static const step_functions functions = {.forward = forward, .backward = backward};
+  return &functions;
+}

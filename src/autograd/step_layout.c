@@ -56,7 +56,10 @@ static bnd_status backward_concat(bnd_network *network, step *s, bnd_error *erro
   return BND_OK;
 }
 
-const step_functions bnd_step_concat = {.forward = forward_concat, .backward = backward_concat};
+const step_functions *bnd_step_concat(void) {
+  static const step_functions functions = {.forward = forward_concat, .backward = backward_concat};
+  return &functions;
+}
 
 /* --- layouts --- */
 
@@ -105,8 +108,15 @@ static bnd_status backward_layout(bnd_network *network, step *s, bnd_error *erro
   return BND_OK;
 }
 
-const step_functions bnd_step_to_plain = {.forward = forward_to_plain, .backward = backward_layout};
-const step_functions bnd_step_to_blocked = {.forward = forward_to_blocked, .backward = backward_layout};
+const step_functions *bnd_step_to_plain(void) {
+  static const step_functions functions = {.forward = forward_to_plain, .backward = backward_layout};
+  return &functions;
+}
+
+const step_functions *bnd_step_to_blocked(void) {
+  static const step_functions functions = {.forward = forward_to_blocked, .backward = backward_layout};
+  return &functions;
+}
 
 /* --- max pool --- */
 
@@ -155,4 +165,7 @@ static bnd_status backward_pool(bnd_network *network, step *s, bnd_error *error)
   return BND_OK;
 }
 
-const step_functions bnd_step_max_pool = {.forward = forward_pool, .backward = backward_pool};
+const step_functions *bnd_step_max_pool(void) {
+  static const step_functions functions = {.forward = forward_pool, .backward = backward_pool};
+  return &functions;
+}

@@ -153,4 +153,7 @@ static bnd_status backward(bnd_network *network, step *s, bnd_error *error) {
   return BND_OK;
 }
 
-const step_functions bnd_step_norm = {.forward = forward, .backward = backward};
+const step_functions *bnd_step_norm(void) {
+  static const step_functions functions = {.forward = forward, .backward = backward};
+  return &functions;
+}

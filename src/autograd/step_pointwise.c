@@ -77,7 +77,10 @@ static bnd_status backward_sum(bnd_network *network, step *s, bnd_error *error) 
   return BND_OK;
 }
 
-const step_functions bnd_step_sum = {.forward = forward_sum, .backward = backward_sum};
+const step_functions *bnd_step_sum(void) {
+  static const step_functions functions = {.forward = forward_sum, .backward = backward_sum};
+  return &functions;
+}
 
 /* --- relu --- */
 
@@ -114,4 +117,7 @@ static bnd_status backward_relu(bnd_network *network, step *s, bnd_error *error)
   return BND_OK;
 }
 
-const step_functions bnd_step_relu = {.forward = forward_relu, .backward = backward_relu};
+const step_functions *bnd_step_relu(void) {
+  static const step_functions functions = {.forward = forward_relu, .backward = backward_relu};
+  return &functions;
+}

@@ -111,5 +111,12 @@ static bnd_status forward_view(bnd_network *network, step *s, bnd_error *error) 
   return BND_OK;
 }
 
-const step_functions bnd_step_fake_quantize = {.forward = forward, .backward = backward};
-const step_functions bnd_step_view = {.forward = forward_view, .backward = backward};
+const step_functions *bnd_step_fake_quantize(void) {
+  static const step_functions functions = {.forward = forward, .backward = backward};
+  return &functions;
+}
+
+const step_functions *bnd_step_view(void) {
+  static const step_functions functions = {.forward = forward_view, .backward = backward};
+  return &functions;
+}
