@@ -188,8 +188,8 @@ bnd_status bnd_threshold_backward(bnd_network *network, step *s, bnd_error *erro
 /* --- weights of convolutions --- */
 
 bnd_status bnd_threshold_keep_weight(step *s, const bnd_tensor *weight, bnd_error *error) {
-  float low = INFINITY, high = -INFINITY;
-  bnd_min_max(bnd_f32(weight), 1, 1, weight->count, &low, &high);
+  float low, high; /* NaN if one of the values is */
+  bnd_loop_min_max(bnd_f32(weight), &(bnd_layout){.images = 1, .channels = 1, .height = 1, .width = weight->count}, &low, &high, 1);
   if (!isfinite(low) || !isfinite(high)) return bnd_fail(error, BND_ERROR_MODEL, "%s: weights are not finite", s->name);
   memcpy(s->unquantized.data, weight->data, weight->count * sizeof(float));
   return BND_OK;
