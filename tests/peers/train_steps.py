@@ -49,6 +49,9 @@ for part in expected:
         print("   %.2e noise %.2e size %.2e %s" % row)
 for when in ("before", "after"):
     want = {n.removesuffix(".scale"): -np.log2(s) for n, s in reference[f"qat_scales_{when}"].items()}
-    got = {l[1].replace('.weight', '._weight_quantizer').replace('.bias', '._bias_quantizer'): int(l[2]) for l in lines if l[0] == when}
-    print(when, "scales:", len(got), "of", len(want), "differ", sum(got.get(n) != v for n, v in want.items()),
-          [(n, got.get(n), v) for n, v in want.items() if got.get(n) != v][:5])
+    short = {}
+    for name, value in want.items():
+        short[name.replace("._weight_quantizer", ".weight").replace("._bias_quantizer", ".bias")] = value
+    got = {l[1]: int(l[2]) for l in lines if l[0] == when}
+    print(when, "scales:", len(got), "of", len(want), "differ", sum(got.get(n) != v for n, v in short.items()),
+          [(n, got.get(n), v) for n, v in short.items() if got.get(n) != v][:5])
