@@ -62,9 +62,11 @@ static inline bnd_node *inferred(bnd_node *node) {
 
 static inline bnd_node *convolution(bnd_graph *g, const char *name, bnd_node *x, int64_t channels, window w) {
   const double bound = 1.7 / sqrt((double)(channels_of(x) / w.groups * w.size * w.size));
-  bnd_node *weight = inferred(attribute(g, joined(g, name, "weight"), BND_SHAPE(channels, channels_of(x) / w.groups, w.size, w.size), -bound, bound, true));
+  const bnd_shape shape = BND_SHAPE(channels, channels_of(x) / w.groups, w.size, w.size);
+  bnd_node *weight = inferred(attribute(g, joined(g, name, "weight"), shape, -bound, bound, true));
   bnd_node *bias = w.bias ? inferred(attribute(g, joined(g, name, "bias"), BND_SHAPE(channels), -0.3, 0.3, true)) : NULL;
-  return inferred(CALL(g, CONV2D, N(x), N(weight), bias ? N(bias) : NONE, INTS(g, w.stride, w.stride), INTS(g, w.padding, w.padding), INTS(g, 1, 1), I(w.groups)));
+  return inferred(CALL(g, CONV2D, N(x), N(weight), bias ? N(bias) : NONE, INTS(g, w.stride, w.stride), INTS(g, w.padding, w.padding), INTS(g, 1, 1),
+                       I(w.groups)));
 }
 
 static inline bnd_node *transposed_convolution(bnd_graph *g, const char *name, bnd_node *x, int64_t channels) {

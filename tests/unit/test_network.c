@@ -28,7 +28,8 @@ static void compare_outputs(const fixture *values, const fixture *expected, doub
 }
 
 static void compare_backends(graph_maker *make, bool quantize, bnd_network_mode mode, double tolerance) {
-  fixture plain = open_fixture(make, quantize, BND_BACKEND_REFERENCE, 3, 1, mode), fast = open_fixture(make, quantize, BND_BACKEND_ONEDNN, 3, 1, mode);
+  fixture plain = open_fixture(make, quantize, BND_BACKEND_REFERENCE, 3, 1, mode);
+  fixture fast = open_fixture(make, quantize, BND_BACKEND_ONEDNN, 3, 1, mode);
   for (int repeat = 0; repeat < 2; repeat++) { /* the second time memory holds the first one's leftovers */
     bnd_network_zero_gradients(plain.network);
     bnd_network_zero_gradients(fast.network);
@@ -312,7 +313,7 @@ static void values_that_are_not_finite_are_named(void **state) {
       f.images[1][5] = infinite ? INFINITY : NAN;
       assert_int_equal(bnd_network_forward(f.network, (const float *const *)f.images, NULL, NULL, &error), BND_ERROR_MODEL);
       assert_non_null(strstr(error.message, "not finite"));
-      assert_true(strncmp(error.message, "batch_norm", 10) == 0 || strncmp(error.message, "fake_quantizer", 14) == 0 || strncmp(error.message, "x:", 2) == 0);
+      assert_true(strncmp(error.message, "x: image 2 ", 11) == 0);
       f.images[1][5] = 0;
       forward(&f);
       close_fixture(&f);

@@ -67,7 +67,8 @@ static void running_statistics_follow_the_batch(void **state) {
         const double m = mode == BND_MODE_TRAIN ? batch_mean : mean[c], v = mode == BND_MODE_TRAIN ? batch_variance : variance[c];
         for (int k = 0; k < PIXELS; k++) {
           const size_t at = (size_t)(c * PIXELS + k);
-          assert_near("output", (double)bnd_network_output(f.network, 0, 2)[at], ((double)f.images[2][at] - m) / sqrt(v + EPSILON) * gamma + beta, 2e-6);
+          const double expected = ((double)f.images[2][at] - m) / sqrt(v + EPSILON) * gamma + beta;
+          assert_near("output", (double)bnd_network_output(f.network, 0, 2)[at], expected, 2e-6);
         }
       }
     }
