@@ -73,7 +73,8 @@ typedef enum bnd_network_mode {
 void bnd_network_set_mode(bnd_network *network, bnd_network_mode mode);
 
 /* images[i]: plain float32 input of image i, unchanged until the backward pass ends. `stop` (NULL = never) is asked between the steps; true ends the call with
-   BND_ERROR_INTERRUPTED. BND_ERROR_MODEL with the node's name when an image is not finite, or values whose statistics or ranges are taken. */
+   BND_ERROR_INTERRUPTED. BND_ERROR_MODEL with the node's name when an image is not finite, or values are whose statistics or ranges are
+   taken. */
 bnd_status bnd_network_forward(bnd_network *network, const float *const *images, bool (*stop)(void *user), void *user, bnd_error *error);
 int bnd_network_output_count(const bnd_network *network);
 const bnd_shape *bnd_network_output_shape(const bnd_network *network, int output);
