@@ -73,8 +73,10 @@ int main(int count, char **arguments) {
   must(bnd_model_open(arguments[1], &model, &error));
   bnd_yolo_nas_options form = {.form = BND_YOLO_NAS_TRAIN, .height = side, .width = side, .raw_outputs = true};
   bnd_graph *graph;
-  if (qat) graph = quantized(model, &form);
-  else must(bnd_model_graph(model, &form, &graph, &error));
+  if (qat)
+    graph = quantized(model, &form);
+  else
+    must(bnd_model_graph(model, &form, &graph, &error));
   static const int outputs[] = {2, 3};
   const bnd_network_options options = {.batch = batch, .threads = threads, .quantize = qat, .gradient_outputs = outputs, .gradient_output_count = 2};
   bnd_network *network;
@@ -102,7 +104,8 @@ int main(int count, char **arguments) {
   size_t parameter_count;
   const bnd_parameter *parameters = bnd_network_parameters(network, &parameter_count);
   bnd_optimizer_parameter *list = calloc(parameter_count, sizeof *list);
-  for (size_t i = 0; i < parameter_count; i++) list[i] = (bnd_optimizer_parameter){parameters[i].value, parameters[i].gradient, parameters[i].count, 1e-5, 0};
+  for (size_t i = 0; i < parameter_count; i++)
+    list[i] = (bnd_optimizer_parameter){parameters[i].value, parameters[i].gradient, parameters[i].count, 1e-5, 0};
   bnd_optimizer *optimizer;
   must(bnd_optimizer_create(&(bnd_optimizer_options){.kind = BND_ADAMW}, list, parameter_count, &optimizer, &error));
   bnd_loss_image *loss = calloc((size_t)batch, sizeof *loss);
@@ -112,8 +115,8 @@ int main(int count, char **arguments) {
     must(bnd_network_forward(network, images, NULL, NULL, &error));
     const double middle = now();
     for (int i = 0; i < batch; i++)
-      loss[i] = (bnd_loss_image){bnd_network_output(network, 2, i), bnd_network_output(network, 3, i), targets, 8, bnd_network_output_gradient(network, 2, i),
-                                 bnd_network_output_gradient(network, 3, i)};
+      loss[i] = (bnd_loss_image){bnd_network_output(network, 2, i),          bnd_network_output(network, 3, i),         targets, 8,
+                                 bnd_network_output_gradient(network, 2, i), bnd_network_output_gradient(network, 3, i)};
     const bnd_loss_options o = {.classes = (int)classes, .reg_max = 16};
     bnd_loss_parts parts;
     must(bnd_yolo_loss(&o, points, strides, anchors, loss, (size_t)batch, threads, &parts, &error));

@@ -1,4 +1,5 @@
-/* Batch norm and convolutions take in the relu behind them, batch norm also the sums its result alone goes into: a pass over memory saved each time. */
+/* Batch norm and convolutions take in the relu behind them, batch norm also the sums its result alone goes into: a pass over memory saved each time.
+ */
 #include <stdlib.h>
 
 #include "autograd/internal.h"

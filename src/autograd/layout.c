@@ -83,7 +83,8 @@ static bnd_status assign(bnd_network *network, step *it, bnd_error *error) {
       for (int i = 0; i < it->output_count; i++) network->values[it->outputs[i]].block = block;
       return convert_inputs(network, it, block, error);
     }
-    default: return convert_inputs(network, it, 0, error);
+    default:
+      return convert_inputs(network, it, 0, error);
   }
 }
 
@@ -103,7 +104,8 @@ bnd_status bnd_network_assign_layouts(bnd_network *network, bnd_error *error) {
   for (; done < count && status == BND_OK; done++) {
     if (old[done].kind == STEP_DEAD) continue;
     status = assign(network, &old[done], error);
-    if (status == BND_OK && !BND_GROW(network->steps, network->step_capacity, network->step_count + 1)) status = bnd_fail_memory(error, "the network");
+    if (status == BND_OK && !BND_GROW(network->steps, network->step_capacity, network->step_count + 1))
+      status = bnd_fail_memory(error, "the network");
     if (status != BND_OK) {
       bnd_onednn_layer_destroy(old[done].layer);
       break;

@@ -117,8 +117,8 @@ static bnd_status lower_getitem(lowering *l, const bnd_node *node, bnd_error *er
 
 /* --- steps --- */
 
-static bnd_status add_step(lowering *l, const bnd_node *node, step_kind kind, const bnd_kernel *kernel, const int *inputs, int input_count, step **added,
-                           bnd_error *error) {
+static bnd_status add_step(lowering *l, const bnd_node *node, step_kind kind, const bnd_kernel *kernel, const int *inputs, int input_count,
+                           step **added, bnd_error *error) {
   step *made = bnd_network_add_step(l->network, kind, node->name, input_count);
   if (!made) return bnd_fail_memory(error, "the network");
   made->node = node;
@@ -143,7 +143,8 @@ static bnd_status module_parameter(lowering *l, const bnd_module *module, const 
   return *index >= 0 ? BND_OK : bnd_fail_memory(error, "the network");
 }
 
-static bnd_status module_statistic(lowering *l, const bnd_module *module, const char *what, const bnd_tensor *tensor, float **data, bnd_error *error) {
+static bnd_status module_statistic(lowering *l, const bnd_module *module, const char *what, const bnd_tensor *tensor, float **data,
+                                   bnd_error *error) {
   const char *name = bnd_arena_format(l->network->names, "%s.%s", module->name, what);
   if (!name || !bnd_network_add_statistic(l->network, name, tensor)) return bnd_fail_memory(error, "the network");
   *data = bnd_f32(tensor);
@@ -176,7 +177,8 @@ static bnd_status lower_module(lowering *l, const bnd_node *node, const bnd_kern
   BND_TRY(module_parameter(l, module, "bias", &module->bias, &made->bias, error));
   const char *weight_name = bnd_arena_format(l->network->names, "%s._weight_quantizer", module->name);
   const char *bias_name = bnd_arena_format(l->network->names, "%s._bias_quantizer", module->name);
-  if (!bnd_network_add_quantizer(l->network, weight_name, made->weight_quantizer) || !bnd_network_add_quantizer(l->network, bias_name, made->bias_quantizer))
+  if (!bnd_network_add_quantizer(l->network, weight_name, made->weight_quantizer) ||
+      !bnd_network_add_quantizer(l->network, bias_name, made->bias_quantizer))
     return bnd_fail_memory(error, "the network");
   if (!module->has_batch_norm) {
     if (made->weight_quantizer) l->network->parameters[made->weight].direct = l->network->options.quantize;
@@ -199,7 +201,8 @@ static int known_parameter(const lowering *l, int index) {
 }
 
 /* A convolution whose weight and bias are parameters. */
-static bnd_status lower_convolution(lowering *l, const bnd_node *node, const bnd_kernel *kernel, const int *inputs, int input_count, bnd_error *error) {
+static bnd_status lower_convolution(lowering *l, const bnd_node *node, const bnd_kernel *kernel, const int *inputs, int input_count,
+                                    bnd_error *error) {
   step *made;
   BND_TRY(add_step(l, node, STEP_CONVOLUTION, kernel, inputs, 1, &made, error));
   made->transposed = kernel->id == BND_OP_CONV_TRANSPOSE2D;
@@ -274,8 +277,8 @@ static bool is_literal(const bnd_operand *operand, double number) {
 }
 
 /* Arithmetic that is a sum with factors; *done says whether it was. */
-static bnd_status lower_arithmetic(lowering *l, const bnd_node *node, const bnd_kernel *kernel, const bnd_operand *operands, const int *inputs, bool *done,
-                                   bnd_error *error) {
+static bnd_status lower_arithmetic(lowering *l, const bnd_node *node, const bnd_kernel *kernel, const bnd_operand *operands, const int *inputs,
+                                   bool *done, bnd_error *error) {
   *done = true;
   const bool sum = kernel->id == BND_OP_ADD || kernel->id == BND_OP_SUB;
   if ((sum && same_shape(l, node, inputs[0]) && is_literal(&operands[1], 0)) || (kernel->id == BND_OP_MUL && is_literal(&operands[1], 1))) {
@@ -290,7 +293,8 @@ static bnd_status lower_arithmetic(lowering *l, const bnd_node *node, const bnd_
     for (int i = 0; i < 2; i++) {
       const int x = inputs[i], factor = inputs[1 - i];
       if (!same_shape(l, node, x) || !is_number(l, factor) || x == factor || node->shape[0].rank < 1) continue;
-      if (is_shared(l, factor)) return lower_sum(l, node, kernel, &x, 1, 0, NO_INDEX, (double)bnd_f32(&l->network->values[factor].constant)[0], error);
+      if (is_shared(l, factor))
+        return lower_sum(l, node, kernel, &x, 1, 0, NO_INDEX, (double)bnd_f32(&l->network->values[factor].constant)[0], error);
       return lower_sum(l, node, kernel, &x, 1, 0, factor, 1, error);
     }
   }
@@ -322,10 +326,14 @@ static bnd_status lower_fake_quantize(lowering *l, const bnd_node *node, const b
 static bnd_status lower_rest(lowering *l, const bnd_node *node, const bnd_kernel *kernel, const int *inputs, int input_count, bnd_error *error) {
   const int rank = node->shape[0].rank;
   step_kind kind = STEP_KERNEL;
-  if (kernel->id == BND_OP_RELU) kind = STEP_RELU;
-  else if (kernel->id == BND_OP_CAT && kernel->axis == 1 && rank == 4) kind = STEP_CONCAT;
-  else if (kernel->id == BND_OP_MAX_POOL2D && rank == 4 && keeps_size(kernel)) kind = STEP_MAX_POOL;
-  else if (kernel->id == BND_OP_RESHAPE) kind = STEP_VIEW;
+  if (kernel->id == BND_OP_RELU)
+    kind = STEP_RELU;
+  else if (kernel->id == BND_OP_CAT && kernel->axis == 1 && rank == 4)
+    kind = STEP_CONCAT;
+  else if (kernel->id == BND_OP_MAX_POOL2D && rank == 4 && keeps_size(kernel))
+    kind = STEP_MAX_POOL;
+  else if (kernel->id == BND_OP_RESHAPE)
+    kind = STEP_VIEW;
   step *made;
   return add_step(l, node, kind, kernel, inputs, input_count, &made, error);
 }

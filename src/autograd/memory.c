@@ -1,4 +1,5 @@
-/* Addresses of the slots. Memory is handed out to the largest first, each at the lowest address where nothing that is needed at the same time lies. */
+/* Addresses of the slots. Memory is handed out to the largest first, each at the lowest address where nothing that is needed at the same time lies.
+ */
 #include <stdlib.h>
 
 #include "autograd/internal.h"
@@ -43,8 +44,10 @@ bnd_status bnd_network_assign_memory(bnd_network *network, bnd_error *error) {
   for (size_t i = 0; i < count && status == BND_OK; i++) {
     slots[i]->address = lowest_gap(slots, i, slots[i], overlapping);
     size_t end;
-    if (!bnd_size_add(slots[i]->address, slots[i]->bytes, &end)) status = bnd_fail_memory(error, "activations");
-    else if (end > network->image_bytes) network->image_bytes = end;
+    if (!bnd_size_add(slots[i]->address, slots[i]->bytes, &end))
+      status = bnd_fail_memory(error, "activations");
+    else if (end > network->image_bytes)
+      network->image_bytes = end;
   }
   free(slots);
   free(overlapping);

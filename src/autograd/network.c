@@ -11,8 +11,16 @@
 int bnd_network_add_value(bnd_network *network, const char *name, const bnd_shape *shape) {
   const bnd_shape copy = *shape; /* may point into the array that grows */
   if (network->value_count >= INT32_MAX || !BND_GROW(network->values, network->value_capacity, network->value_count + 1)) return -1;
-  network->values[network->value_count] = (value){.name = name, .shape = copy, .placeholder = -1, .parameter = -1, .twin = -1, .view_of = -1,
-                                                  .data = -1, .packed = -1, .gradient = -1, .written = -1};
+  network->values[network->value_count] = (value){.name = name,
+                                                  .shape = copy,
+                                                  .placeholder = -1,
+                                                  .parameter = -1,
+                                                  .twin = -1,
+                                                  .view_of = -1,
+                                                  .data = -1,
+                                                  .packed = -1,
+                                                  .gradient = -1,
+                                                  .written = -1};
   return (int)network->value_count++;
 }
 
@@ -20,8 +28,18 @@ step *bnd_network_add_step(bnd_network *network, step_kind kind, const char *nam
   int *inputs = bnd_network_keep(network, (size_t)input_count, sizeof *inputs);
   if (!inputs || !BND_GROW(network->steps, network->step_capacity, network->step_count + 1)) return NULL;
   step *made = &network->steps[network->step_count++];
-  *made = (step){.kind = kind, .name = name, .inputs = inputs, .input_count = input_count, .factor_value = {-1, -1}, .weight = -1, .bias = -1,
-                 .threshold = -1, .sums = -1, .mask = -1, .weight_gradient = -1, .range = -1};
+  *made = (step){.kind = kind,
+                 .name = name,
+                 .inputs = inputs,
+                 .input_count = input_count,
+                 .factor_value = {-1, -1},
+                 .weight = -1,
+                 .bias = -1,
+                 .threshold = -1,
+                 .sums = -1,
+                 .mask = -1,
+                 .weight_gradient = -1,
+                 .range = -1};
   return made;
 }
 
@@ -114,8 +132,9 @@ static bnd_status allocate(bnd_network *network, bnd_error *error) {
   size_t bytes;
   if (!bnd_size_multiply(network->image_bytes, (size_t)network->options.batch, &bytes)) return bnd_fail_memory(error, "activations");
   network->arena = bnd_alloc_aligned(bytes + 64, 1);
-  if (!network->arena) return bnd_fail(error, BND_ERROR_MEMORY, "activations and gradients of %d images need %zu MiB; a smaller batch needs less",
-                                       network->options.batch, bytes >> 20);
+  if (!network->arena)
+    return bnd_fail(error, BND_ERROR_MEMORY, "activations and gradients of %d images need %zu MiB; a smaller batch needs less",
+                    network->options.batch, bytes >> 20);
   for (int i = 0; i < 2; i++) {
     network->totals[i] = bnd_alloc_aligned(network->total_count[i] + 16, sizeof *network->totals[i]);
     if (!network->totals[i]) return bnd_fail_memory(error, "weight gradients");
@@ -243,8 +262,8 @@ void bnd_network_set_timing(bnd_network *network, bool on) {
 }
 
 bnd_status bnd_network_describe(const bnd_network *network, bnd_string *text, bnd_error *error) {
-  static const char *const kinds[] = {"kernel", "convolution", "norm", "sum", "relu", "fake quantize", "concat", "max pool", "to plain", "to blocked",
-                                      "view", "dead"};
+  static const char *const kinds[] = {"kernel", "convolution", "norm",     "sum",        "relu", "fake quantize",
+                                      "concat", "max pool",    "to plain", "to blocked", "view", "dead"};
   for (size_t p = 0; p < network->part_count; p++) {
     const part *it = &network->parts[p];
     char shape[BND_SHAPE_TEXT], kernels[128] = "";

@@ -13,22 +13,22 @@
 #include "exec/exec.h"
 
 typedef struct bnd_network_options {
-  int batch;                /* images at once; at least 1 */
-  int threads;              /* at least 1; more than `batch` are of little use */
-  bool quantize;            /* fake quantizers act; otherwise values pass them unchanged */
-  bnd_exec_backend backend; /* reference: plain loops for every operator */
+  int batch;                   /* images at once; at least 1 */
+  int threads;                 /* at least 1; more than `batch` are of little use */
+  bool quantize;               /* fake quantizers act; otherwise values pass them unchanged */
+  bnd_exec_backend backend;    /* reference: plain loops for every operator */
   const int *gradient_outputs; /* outputs (in order, lists flattened) whose gradients will be given; the others only run forward */
   int gradient_output_count;
-  bool learn_thresholds; /* quantizers of activations and weights with one scale follow a trained threshold, not an observer, where a gradient
-                            comes by */
+  bool learn_thresholds;  /* quantizers of activations and weights with one scale follow a trained threshold, not an observer, where a gradient
+                             comes by */
   float threshold_margin; /* how far below the end of the interval for the calibrated scale thresholds start: 0 (the next step up doubles the scale)
                              or more, less than 1 */
 } bnd_network_options;
 
 typedef struct bnd_network bnd_network;
 
-/* `graph` has inferred shapes with batch size 1, and outlives the network: parameters, running statistics and quantizers are used in place, so that the
-   graph is the trained network at any time. Fails for operators without a backward rule that lie between parameters and gradient outputs. */
+/* `graph` has inferred shapes with batch size 1, and outlives the network: parameters, running statistics and quantizers are used in place, so that
+   the graph is the trained network at any time. Fails for operators without a backward rule that lie between parameters and gradient outputs. */
 bnd_status bnd_network_create(bnd_graph *graph, const bnd_network_options *options, bnd_network **network, bnd_error *error);
 void bnd_network_destroy(bnd_network *network); /* NULL is fine */
 
@@ -59,7 +59,7 @@ const bnd_statistic *bnd_network_statistics(const bnd_network *network, size_t *
 
 /* The fake quantizers, in the order of the graph; none when the network does not quantize. */
 typedef struct bnd_network_quantizer {
-  const char *name; /* "fake_quantizer_3", "conv2d_bn_quantized_module._weight_quantizer" */
+  const char *name;         /* "fake_quantizer_3", "conv2d_bn_quantized_module._weight_quantizer" */
   bnd_quantizer *quantizer; /* the graph's own */
 } bnd_network_quantizer;
 const bnd_network_quantizer *bnd_network_quantizers(const bnd_network *network, size_t *count);
@@ -72,8 +72,8 @@ typedef enum bnd_network_mode {
 /* As train() and eval() of the original: also forgets the observers' votes (fx-quantization 6.3). A new network is in BND_MODE_EVALUATE. */
 void bnd_network_set_mode(bnd_network *network, bnd_network_mode mode);
 
-/* images[i]: plain float32 input of image i, unchanged until the backward pass ends. `stop` (NULL = never) is asked between the steps; true ends the call with
-   BND_ERROR_INTERRUPTED. BND_ERROR_MODEL with the node's name when an image is not finite, or values are whose statistics or ranges are
+/* images[i]: plain float32 input of image i, unchanged until the backward pass ends. `stop` (NULL = never) is asked between the steps; true ends the
+   call with BND_ERROR_INTERRUPTED. BND_ERROR_MODEL with the node's name when an image is not finite, or values are whose statistics or ranges are
    taken. */
 bnd_status bnd_network_forward(bnd_network *network, const float *const *images, bool (*stop)(void *user), void *user, bnd_error *error);
 int bnd_network_output_count(const bnd_network *network);

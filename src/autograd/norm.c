@@ -48,8 +48,10 @@ bnd_status bnd_norm_batch_statistics(bnd_network *network, step *it, int moments
     if (!isfinite((float)mean) || !isfinite((float)variance) || !isfinite((float)(variance * 2)))
       return bnd_fail(error, BND_ERROR_MODEL, "%s: channel %zu has values that are not finite", it->name, c);
     n->mean[c] = (float)mean;
-    if (it->kind == STEP_CONVOLUTION) round_as_module(n, c, (float)variance, count, mean_shift ? mean_shift[c] : 0.f);
-    else round_as_function(n, c, mean, variance, count);
+    if (it->kind == STEP_CONVOLUTION)
+      round_as_module(n, c, (float)variance, count, mean_shift ? mean_shift[c] : 0.f);
+    else
+      round_as_function(n, c, mean, variance, count);
   }
   return BND_OK;
 }

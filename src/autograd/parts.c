@@ -6,17 +6,28 @@
 
 const step_functions *bnd_functions_of(step_kind kind) {
   switch (kind) {
-    case STEP_CONVOLUTION: return bnd_step_convolution();
-    case STEP_NORM: return bnd_step_norm();
-    case STEP_SUM: return bnd_step_sum();
-    case STEP_RELU: return bnd_step_relu();
-    case STEP_FAKE_QUANTIZE: return bnd_step_fake_quantize();
-    case STEP_CONCAT: return bnd_step_concat();
-    case STEP_MAX_POOL: return bnd_step_max_pool();
-    case STEP_TO_PLAIN: return bnd_step_to_plain();
-    case STEP_TO_BLOCKED: return bnd_step_to_blocked();
-    case STEP_VIEW: return bnd_step_view();
-    default: return bnd_step_kernel();
+    case STEP_CONVOLUTION:
+      return bnd_step_convolution();
+    case STEP_NORM:
+      return bnd_step_norm();
+    case STEP_SUM:
+      return bnd_step_sum();
+    case STEP_RELU:
+      return bnd_step_relu();
+    case STEP_FAKE_QUANTIZE:
+      return bnd_step_fake_quantize();
+    case STEP_CONCAT:
+      return bnd_step_concat();
+    case STEP_MAX_POOL:
+      return bnd_step_max_pool();
+    case STEP_TO_PLAIN:
+      return bnd_step_to_plain();
+    case STEP_TO_BLOCKED:
+      return bnd_step_to_blocked();
+    case STEP_VIEW:
+      return bnd_step_view();
+    default:
+      return bnd_step_kernel();
   }
 }
 
@@ -169,8 +180,7 @@ bnd_status bnd_network_make_parts(bnd_network *network, bnd_error *error) {
     if (network->steps[s].kind == STEP_FAKE_QUANTIZE && network->steps[s].differentiable)
       network->values[network->steps[s].outputs[0]].quantizer = network->steps[s].quantizer;
   BND_TRY(add_slots(network, error));
-  for (size_t s = 0; s < network->step_count; s++)
-    BND_TRY(bnd_functions_of(network->steps[s].kind)->forward(network, &network->steps[s], error));
+  for (size_t s = 0; s < network->step_count; s++) BND_TRY(bnd_functions_of(network->steps[s].kind)->forward(network, &network->steps[s], error));
   network->forward_parts = network->part_count;
   hand_over(network);
   for (size_t s = network->step_count; s-- > 0;) {
@@ -181,7 +191,8 @@ bnd_status bnd_network_make_parts(bnd_network *network, bnd_error *error) {
     BND_TRY(bnd_functions_of(it->kind)->backward(network, it, error));
   }
   /* the last part waits for everything */
-  if (network->step_count == 0 || !bnd_network_add_part(network, &network->steps[0], NULL, add_parameter_gradients)) return bnd_fail_memory(error, "the network");
+  if (network->step_count == 0 || !bnd_network_add_part(network, &network->steps[0], NULL, add_parameter_gradients))
+    return bnd_fail_memory(error, "the network");
   for (size_t i = 0; i < network->value_count; i++)
     if (network->values[i].parameter >= 0 && network->values[i].gradient_begun) touch(network, network->values[i].gradient, now(network));
   return BND_OK;

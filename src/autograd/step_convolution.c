@@ -89,9 +89,12 @@ static void copy_parameters(const bnd_network *network, step *s) {
 }
 
 static bnd_status make_effective(bnd_network *network, step *s, bnd_error *error) {
-  if (!s->norm) copy_parameters(network, s);
-  else if (network->mode == BND_MODE_TRAIN) fold_batch(network, s);
-  else fold_running(network, s);
+  if (!s->norm)
+    copy_parameters(network, s);
+  else if (network->mode == BND_MODE_TRAIN)
+    fold_batch(network, s);
+  else
+    fold_running(network, s);
   BND_TRY(quantize(network, s, s->weight_quantizer, &s->effective_weight, error));
   if (s->norm || s->bias >= 0) BND_TRY(quantize(network, s, s->bias_quantizer, &s->effective_bias, error));
   memcpy(s->after_shift, s->effective_bias.data, s->effective_bias.count * sizeof(float));
@@ -109,7 +112,8 @@ static bnd_array array_of(const bnd_network *network, int index, float *data) {
   return (bnd_array){network->values[index].shape, data};
 }
 
-static bnd_status convolve(bnd_network *network, const step *s, const float *packed, const float *weight, int image, int worker, float *y, bnd_error *error) {
+static bnd_status convolve(bnd_network *network, const step *s, const float *packed, const float *weight, int image, int worker, float *y,
+                           bnd_error *error) {
   float *x = bnd_network_data(network, s->inputs[0], image);
   if (s->layer) return bnd_onednn_layer_forward(s->calls[worker], x, packed, y, network->scratch[worker], error);
   const bnd_array inputs[] = {array_of(network, s->inputs[0], x), {weight_of(network, s)->shape, (float *)weight}, {.data = NULL}};
@@ -195,7 +199,8 @@ static bnd_status forward(bnd_network *network, step *s, bnd_error *error) {
 /* --- backward --- */
 
 static bnd_status reference_gradients(bnd_network *network, const step *s, const float *x, float *dy, float *dx, float *dw) {
-  const bnd_array inputs[] = {array_of(network, s->inputs[0], (float *)x), {weight_of(network, s)->shape, bnd_f32(&s->effective_weight)}, {.data = NULL}};
+  const bnd_array inputs[] = {
+      array_of(network, s->inputs[0], (float *)x), {weight_of(network, s)->shape, bnd_f32(&s->effective_weight)}, {.data = NULL}};
   const bnd_array output = array_of(network, s->outputs[0], NULL), output_gradient = array_of(network, s->outputs[0], dy);
   const bnd_array gradients[] = {array_of(network, s->inputs[0], dx), {weight_of(network, s)->shape, dw}, {.data = NULL}};
   bnd_reference_gradient(s->kernel.id)(&s->kernel, inputs, 3, &output, &output_gradient, 1, gradients);
@@ -261,7 +266,8 @@ static void chain_batch_norm(bnd_network *network, const step *s, const float *t
   const bool training = network->mode == BND_MODE_TRAIN;
   const float *weight = weight_of(network, s)->value, *gamma = network->parameters[n->gamma].value;
   const float *own_bias = s->bias >= 0 && !training ? network->parameters[s->bias].value : NULL;
-  float *weight_gradient = gradient_of(network, s->weight), *gamma_gradient = gradient_of(network, n->gamma), *beta_gradient = gradient_of(network, n->beta);
+  float *weight_gradient = gradient_of(network, s->weight), *gamma_gradient = gradient_of(network, n->gamma),
+        *beta_gradient = gradient_of(network, n->beta);
   float *own_bias_gradient = own_bias ? gradient_of(network, s->bias) : NULL;
   size_t outer, inner;
   split_weight(network, s, &outer, &inner);
@@ -312,8 +318,7 @@ static bnd_status backward(bnd_network *network, step *s, bnd_error *error) {
   bnd_network_use_slot(network, s->mask);
   bnd_network_use_gradient(network, s->outputs[0]);
   bnd_network_use_saved(network, s->inputs[0]);
-  if (bnd_network_send_gradient(network, it, 0) && it->add[0])
-    bnd_network_want_buffer(network, 2, bnd_network_count(&network->values[s->inputs[0]]));
+  if (bnd_network_send_gradient(network, it, 0) && it->add[0]) bnd_network_want_buffer(network, 2, bnd_network_count(&network->values[s->inputs[0]]));
   return BND_OK;
 }
 

@@ -52,7 +52,8 @@ static bnd_status send(bnd_network *network, const part *it, int image, int work
   operands o;
   BND_TRY(collect(network, s, image, &o, error));
   for (int i = 0; i < s->output_count; i++)
-    o.output_gradients[i] = (bnd_array){o.outputs[i].shape, network->values[s->outputs[i]].gradient_begun ? bnd_network_gradient(network, s->outputs[i], image) : NULL};
+    o.output_gradients[i] =
+        (bnd_array){o.outputs[i].shape, network->values[s->outputs[i]].gradient_begun ? bnd_network_gradient(network, s->outputs[i], image) : NULL};
   for (int i = 0; i < s->input_count; i++) {
     if (!bnd_network_wants_gradient(network, s, i)) continue;
     float *target = it->add[i] ? bnd_network_slot(network, s->temporaries[i], image) : bnd_network_gradient(network, s->inputs[i], image);
@@ -61,7 +62,8 @@ static bnd_status send(bnd_network *network, const part *it, int image, int work
   bnd_reference_gradient(s->kernel.id)(&s->kernel, o.inputs, s->input_count, o.outputs, o.output_gradients, s->output_count, o.gradients);
   for (int i = 0; i < s->input_count; i++)
     if (o.gradients[i].data && it->add[i])
-      bnd_loop_scale(o.gradients[i].data, 1.f, bnd_network_gradient(network, s->inputs[i], image), bnd_network_count(&network->values[s->inputs[i]]), true);
+      bnd_loop_scale(o.gradients[i].data, 1.f, bnd_network_gradient(network, s->inputs[i], image), bnd_network_count(&network->values[s->inputs[i]]),
+                     true);
   release(&o);
   return BND_OK;
 }

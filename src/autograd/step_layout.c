@@ -22,8 +22,10 @@ static bnd_status concat(bnd_network *network, const part *it, int image, int wo
   for (int i = 0; i < s->input_count; i++) {
     const bnd_layout from = bnd_network_layout(&network->values[s->inputs[i]]);
     const float *x = bnd_network_data(network, s->inputs[i], image);
-    if (to.block) bnd_loop_insert_channels(x, &from, y, &to, first, 1);
-    else memcpy(y + first * to.height * to.width, x, bnd_layout_count(&from) * sizeof *y);
+    if (to.block)
+      bnd_loop_insert_channels(x, &from, y, &to, first, 1);
+    else
+      memcpy(y + first * to.height * to.width, x, bnd_layout_count(&from) * sizeof *y);
     first += from.channels;
   }
   return BND_OK;
@@ -93,8 +95,10 @@ static bnd_status send_layout(bnd_network *network, const part *it, int image, i
   const bnd_layout layout = bnd_network_layout(x->block ? x : &network->values[s->outputs[0]]);
   const float *dy = bnd_network_gradient(network, s->outputs[0], image);
   float *target = bnd_network_gradient(network, s->inputs[0], image), *dx = it->add[0] ? bnd_network_buffer(network, worker, 2) : target;
-  if (x->block) bnd_loop_to_blocked(dy, &layout, dx, 1);
-  else bnd_loop_to_plain(dy, &layout, dx, 1);
+  if (x->block)
+    bnd_loop_to_blocked(dy, &layout, dx, 1);
+  else
+    bnd_loop_to_plain(dy, &layout, dx, 1);
   if (it->add[0]) bnd_loop_scale(dx, 1.f, target, bnd_network_count(x), true);
   return BND_OK;
 }
@@ -103,8 +107,7 @@ static bnd_status backward_layout(bnd_network *network, step *s, bnd_error *erro
   part *it = bnd_network_add_part(network, s, send_layout, NULL);
   if (!it) return bnd_fail_memory(error, "the network");
   bnd_network_use_gradient(network, s->outputs[0]);
-  if (bnd_network_send_gradient(network, it, 0) && it->add[0])
-    bnd_network_want_buffer(network, 2, bnd_network_count(&network->values[s->inputs[0]]));
+  if (bnd_network_send_gradient(network, it, 0) && it->add[0]) bnd_network_want_buffer(network, 2, bnd_network_count(&network->values[s->inputs[0]]));
   return BND_OK;
 }
 
@@ -149,7 +152,8 @@ static bnd_status send_pool(bnd_network *network, const part *it, int image, int
   float *dx = bnd_network_gradient(network, s->inputs[0], image);
   if (!it->add[0]) memset(dx, 0, bnd_layout_count(&layout) * sizeof *dx);
   bnd_loop_max_pool_gradient(bnd_network_saved(network, s->inputs[0], image, worker, 0), bnd_network_saved(network, s->outputs[0], image, worker, 1),
-                             bnd_network_gradient(network, s->outputs[0], image), dx, &layout, s->kernel.window[0], bnd_network_buffer(network, worker, 2));
+                             bnd_network_gradient(network, s->outputs[0], image), dx, &layout, s->kernel.window[0],
+                             bnd_network_buffer(network, worker, 2));
   return BND_OK;
 }
 

@@ -19,8 +19,10 @@ static bnd_status decide(bnd_network *network, const part *it, bnd_error *error)
   step *s = it->step;
   norm *n = s->norm;
   const size_t channels = (size_t)network->values[s->inputs[0]].shape.size[1];
-  if (network->mode == BND_MODE_TRAIN) BND_TRY(bnd_norm_batch_statistics(network, s, s->inputs[0], NULL, error));
-  else bnd_norm_running_statistics(s, channels);
+  if (network->mode == BND_MODE_TRAIN)
+    BND_TRY(bnd_norm_batch_statistics(network, s, s->inputs[0], NULL, error));
+  else
+    bnd_norm_running_statistics(s, channels);
   static const float one = 1.f, zero = 0.f;
   const float *gamma = parameter_or(network, n->gamma, NULL), *beta = parameter_or(network, n->beta, NULL);
   for (size_t c = 0; c < channels; c++) {
@@ -126,7 +128,13 @@ static bnd_status send(bnd_network *network, const part *it, int image, int work
   const step *s = it->step;
   const norm *n = s->norm;
   const bnd_layout layout = bnd_network_layout(&network->values[s->outputs[0]]);
-  const bnd_norm_gradient gradient = {.scale = n->scale, .shift = n->shift, .relu = s->relu, .add = it->add[0], .mean = n->mean, .factor = n->factor, .slope = n->slope,
+  const bnd_norm_gradient gradient = {.scale = n->scale,
+                                      .shift = n->shift,
+                                      .relu = s->relu,
+                                      .add = it->add[0],
+                                      .mean = n->mean,
+                                      .factor = n->factor,
+                                      .slope = n->slope,
                                       .offset = n->offset};
   bnd_loop_norm_gradient(bnd_network_saved(network, s->inputs[0], image, worker, 0), bnd_network_gradient(network, s->outputs[0], image), &layout,
                          &gradient, bnd_network_gradient(network, s->inputs[0], image));

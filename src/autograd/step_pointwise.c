@@ -87,8 +87,8 @@ const step_functions *bnd_step_sum(void) {
 static bnd_status relu(bnd_network *network, const part *it, int image, int worker, bnd_error *error) {
   (void)worker, (void)error;
   const step *s = it->step;
-  bnd_loop_pointwise(bnd_network_data(network, s->inputs[0], image), 1.f, bnd_network_data(network, s->outputs[0], image), count_of(network, s), true, NULL,
-                     1);
+  bnd_loop_pointwise(bnd_network_data(network, s->inputs[0], image), 1.f, bnd_network_data(network, s->outputs[0], image), count_of(network, s), true,
+                     NULL, 1);
   return BND_OK;
 }
 

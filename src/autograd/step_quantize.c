@@ -48,7 +48,8 @@ static bnd_status compare(bnd_network *network, const part *it, int image, int w
   const step *s = it->step;
   double *errors = errors_of(network, s, image);
   for (int k = 0; k < BND_MSE_CANDIDATES; k++) errors[k] = 0;
-  bnd_observer_squared_error(s->quantizer, bnd_network_data(network, s->inputs[0], image), 1, bnd_network_count(&network->values[s->inputs[0]]), errors);
+  bnd_observer_squared_error(s->quantizer, bnd_network_data(network, s->inputs[0], image), 1, bnd_network_count(&network->values[s->inputs[0]]),
+                             errors);
   return BND_OK;
 }
 
@@ -62,7 +63,8 @@ static bnd_status apply(bnd_network *network, const part *it, int image, int wor
   const value *y = &network->values[s->outputs[0]];
   const bnd_grid grid = bnd_grid_of(s->quantizer);
   int8_t *bytes = y->packed >= 0 && network->slots[y->packed].first >= 0 ? bnd_network_slot(network, y->packed, image) : NULL;
-  bnd_loop_quantize(bnd_network_data(network, s->inputs[0], image), &grid, bnd_network_data(network, s->outputs[0], image), bytes, bnd_network_count(y));
+  bnd_loop_quantize(bnd_network_data(network, s->inputs[0], image), &grid, bnd_network_data(network, s->outputs[0], image), bytes,
+                    bnd_network_count(y));
   return BND_OK;
 }
 

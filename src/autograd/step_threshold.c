@@ -1,5 +1,5 @@
-/* Trained quantization thresholds (Jain, Gural, Wu, Dick 2020; fx-quantization 6.5): for each quantizer a parameter t, the base 2 logarithm of where its
-   range ends. With s = 2^ceil(t) / 128, r = x / s rounded and the range -128..127:
+/* Trained quantization thresholds (Jain, Gural, Wu, Dick 2020; fx-quantization 6.5): for each quantizer a parameter t, the base 2 logarithm of where
+   its range ends. With s = 2^ceil(t) / 128, r = x / s rounded and the range -128..127:
 
      forward:   y = clamp(r, -128, 127) * s
      backward:  dx = dy inside the range, 0 outside;  dt = s * ln 2 * sum of dy * { r - x / s inside;  -128 below;  127 above }

@@ -19,14 +19,18 @@ static bnd_status read_options(const bnd_quantize_options *o, const bnd_context 
                    .schedule = o->qat_schedule ? o->qat_schedule : "cosine",
                    .limit = o->qat_images,
                    .seed = context ? context->seed : 0,
-                   .share = o->qat_share != 0 ? o->qat_share : o->qat_images ? 1 : 0.001,
+                   .share = o->qat_share != 0 ? o->qat_share
+                            : o->qat_images   ? 1
+                                              : 0.001,
                    .learning_rate = o->qat_learning_rate != 0 ? o->qat_learning_rate : 2e-7,
                    .final_ratio = o->qat_final_ratio != 0 ? o->qat_final_ratio : 0.01,
                    .weight_decay = o->qat_weight_decay != 0 ? fmax(o->qat_weight_decay, 0) : 1e-5,
                    .save_seconds = 60 * (o->qat_save_minutes != 0 ? o->qat_save_minutes : 1),
                    .epochs = o->qat_epochs ? o->qat_epochs : 1,
                    .batch = o->qat_batch ? o->qat_batch : 8,
-                   .warmup_steps = o->qat_warmup_steps > 0 ? (uint64_t)o->qat_warmup_steps : o->qat_warmup_steps < 0 ? 0 : 2,
+                   .warmup_steps = o->qat_warmup_steps > 0   ? (uint64_t)o->qat_warmup_steps
+                                   : o->qat_warmup_steps < 0 ? 0
+                                                             : 2,
                    .augment = !o->qat_no_augmentation,
                    .in_order = o->qat_in_order,
                    .freeze_batch_norm = o->qat_freeze_batch_norm,
@@ -35,8 +39,10 @@ static bnd_status read_options(const bnd_quantize_options *o, const bnd_context 
                    .threshold_rate = o->qat_threshold_rate};
   if (o->qat_thresholds && !qat->learn_thresholds && strcmp(o->qat_thresholds, "observed") != 0)
     return bnd_fail(error, BND_ERROR_ARGUMENT, "no way to find thresholds is called \"%s\"; there are observed and learned", o->qat_thresholds);
-  if (!(qat->threshold_rate >= 0)) return bnd_fail(error, BND_ERROR_ARGUMENT, "a learning rate of thresholds of %g times the usual one", qat->threshold_rate);
-  if (qat->epochs < 1 || qat->batch < 1) return bnd_fail(error, BND_ERROR_ARGUMENT, "quantization-aware training needs at least one epoch and one image in a batch");
+  if (!(qat->threshold_rate >= 0))
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "a learning rate of thresholds of %g times the usual one", qat->threshold_rate);
+  if (qat->epochs < 1 || qat->batch < 1)
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "quantization-aware training needs at least one epoch and one image in a batch");
   if (!(qat->share > 0 && qat->share <= 1))
     return bnd_fail(error, BND_ERROR_ARGUMENT, "a share of %g of the training images; allowed is more than 0, at most 1", qat->share);
   static const char *const schedules[] = {"cosine", "step", "constant"};
@@ -47,9 +53,16 @@ static bnd_status read_options(const bnd_quantize_options *o, const bnd_context 
 
 static bnd_schedule schedule_of(const bnd_qat *qat) {
   const bnd_schedule_kind kind = *qat->schedule == 'c' ? (qat->schedule[2] == 's' ? BND_SCHEDULE_COSINE : BND_SCHEDULE_CONSTANT) : BND_SCHEDULE_STEP;
-  return (bnd_schedule){.kind = kind, .initial = qat->learning_rate, .batches_per_epoch = qat->step_count / (size_t)qat->epochs,
-                        .epochs = (uint64_t)qat->epochs, .warmup_steps = qat->warmup_steps, .warmup_initial = qat->learning_rate,
-                        .final_ratio = qat->final_ratio, .milestones = qat->milestones, .milestone_count = 2, .step_factor = 0.1};
+  return (bnd_schedule){.kind = kind,
+                        .initial = qat->learning_rate,
+                        .batches_per_epoch = qat->step_count / (size_t)qat->epochs,
+                        .epochs = (uint64_t)qat->epochs,
+                        .warmup_steps = qat->warmup_steps,
+                        .warmup_initial = qat->learning_rate,
+                        .final_ratio = qat->final_ratio,
+                        .milestones = qat->milestones,
+                        .milestone_count = 2,
+                        .step_factor = 0.1};
 }
 
 /* --- the images --- */
@@ -81,7 +94,8 @@ static bnd_status check_share(const bnd_qat *qat, bnd_error *error) {
   const double enough = fmin(ceil((double)batch / (double)available * 1e4) / 1e4, 1);
   return bnd_fail(error, BND_ERROR_ARGUMENT,
                   "%s: a share of %g of the %zu images to train on is %zu image%s, less than a batch of %zu; a share of %g would do, or a number of "
-                  "images", qat->coco.file, qat->share, available, taken, taken == 1 ? "" : "s", batch, enough);
+                  "images",
+                  qat->coco.file, qat->share, available, taken, taken == 1 ? "" : "s", batch, enough);
 }
 
 static bnd_status choose_images(bnd_qat *qat, const bnd_preprocessing *preprocessing, bnd_error *error) {
@@ -107,8 +121,8 @@ bnd_status bnd_qat_open(const bnd_quantize_options *options, const bnd_model *mo
   bnd_status status = open_images(options->data, qat, error);
   if (status == BND_OK) status = choose_images(qat, preprocessing, error);
   if (status == BND_OK) status = bnd_loader_batches(&qat->loader, (size_t)qat->batch, &batches, error);
-  if (status == BND_OK && (!bnd_size_multiply(batches, (size_t)qat->epochs, &qat->step_count) ||
-                           !(qat->steps = bnd_calloc(qat->step_count, sizeof *qat->steps))))
+  if (status == BND_OK &&
+      (!bnd_size_multiply(batches, (size_t)qat->epochs, &qat->step_count) || !(qat->steps = bnd_calloc(qat->step_count, sizeof *qat->steps))))
     status = bnd_fail_memory(error, "the steps of training");
   qat->milestones[0] = (uint64_t)qat->epochs * 2 / 3;
   qat->milestones[1] = (uint64_t)qat->epochs * 8 / 9;
@@ -140,11 +154,12 @@ bnd_status bnd_qat_fingerprint(const bnd_qat *qat, const bnd_context *context, b
 
 static bnd_network_options network_options(int batch, int threads, bnd_exec_backend backend) {
   static const int outputs[] = {CLASS_OUTPUT, BOX_OUTPUT};
-  return (bnd_network_options){.batch = batch, .threads = threads, .quantize = true, .backend = backend, .gradient_outputs = outputs,
-                               .gradient_output_count = 2};
+  return (bnd_network_options){
+      .batch = batch, .threads = threads, .quantize = true, .backend = backend, .gradient_outputs = outputs, .gradient_output_count = 2};
 }
 
-bnd_status bnd_qat_network(bnd_graph *graph, int batch, int threads, bnd_exec_backend backend, bool learn_thresholds, bnd_network **network, bnd_error *error) {
+bnd_status bnd_qat_network(bnd_graph *graph, int batch, int threads, bnd_exec_backend backend, bool learn_thresholds, bnd_network **network,
+                           bnd_error *error) {
   bnd_network_options options = network_options(batch, threads, backend);
   options.learn_thresholds = learn_thresholds;
   options.threshold_margin = 0.5f; /* on the edge the first step upwards, however small, would double the scale */
@@ -172,11 +187,20 @@ static bnd_status create(training *t, bnd_graph *graph) {
   const bnd_qat *qat = t->qat;
   const bnd_yolo_nas_architecture *architecture = bnd_yolo_nas_architecture_of(qat->model->network);
   const int threads = bnd_thread_count(t->context);
-  const bnd_trainer_options options = {.batch = qat->batch, .threads = threads, .mode = qat->freeze_batch_norm ? BND_MODE_FROZEN : BND_MODE_TRAIN,
-                                       .optimizer = {.kind = BND_ADAMW}, .weight_decay = qat->weight_decay, .schedule = schedule_of(qat),
-                                       .average = qat->average, .decay = {.kind = BND_DECAY_THRESHOLD, .decay = 0.9997}, .skip_direct = true,
+  const bnd_trainer_options options = {.batch = qat->batch,
+                                       .threads = threads,
+                                       .mode = qat->freeze_batch_norm ? BND_MODE_FROZEN : BND_MODE_TRAIN,
+                                       .optimizer = {.kind = BND_ADAMW},
+                                       .weight_decay = qat->weight_decay,
+                                       .schedule = schedule_of(qat),
+                                       .average = qat->average,
+                                       .decay = {.kind = BND_DECAY_THRESHOLD, .decay = 0.9997},
+                                       .skip_direct = true,
                                        .threshold_rate = qat->threshold_rate,
-                                       .classes = architecture->classes, .reg_max = architecture->reg_max, .class_output = CLASS_OUTPUT, .box_output = BOX_OUTPUT};
+                                       .classes = architecture->classes,
+                                       .reg_max = architecture->reg_max,
+                                       .class_output = CLASS_OUTPUT,
+                                       .box_output = BOX_OUTPUT};
   BND_TRY(bnd_qat_network(graph, qat->batch, threads, qat->backend, qat->learn_thresholds, &t->network, t->error));
   return bnd_trainer_create(t->network, &qat->loader, &options, &t->trainer, t->error);
 }

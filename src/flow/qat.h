@@ -1,5 +1,5 @@
-/* Inside the flow: quantization-aware training, between calibration and freezing. The calibrated graph is trained in place; how far it has come, or the
-   trained network, stands in a checkpoint of its own in the output folder. */
+/* Inside the flow: quantization-aware training, between calibration and freezing. The calibrated graph is trained in place; how far it has come, or
+   the trained network, stands in a checkpoint of its own in the output folder. */
 #ifndef BND_FLOW_QAT_H
 #define BND_FLOW_QAT_H
 
@@ -53,8 +53,8 @@ typedef struct bnd_qat_file {
   bool restart; /* whatever is there is not looked at */
 } bnd_qat_file;
 
-/* Trains the calibrated graph, or takes from the file what is done there: all of it, or the steps so far. Saves now and then and whenever it ends, for
-   whatever reason. Afterwards the quantizers stand as they do in evaluation. */
+/* Trains the calibrated graph, or takes from the file what is done there: all of it, or the steps so far. Saves now and then and whenever it ends,
+   for whatever reason. Afterwards the quantizers stand as they do in evaluation. */
 bnd_status bnd_qat_train(bnd_qat *qat, bnd_graph *graph, const bnd_qat_file *file, const bnd_context *context, bnd_error *error);
 
 /* The settings as members of the JSON object being written; with_steps: the loss and learning rate of every step, too. */
@@ -77,6 +77,7 @@ bnd_status bnd_qat_restore_finished(const bnd_qat_file *file, bnd_checkpoint *sa
 bnd_status bnd_qat_fail_to_go_on(const bnd_qat_file *file, bnd_status status, const char *reason, bnd_error *error);
 
 /* The network as it is trained. */
-bnd_status bnd_qat_network(bnd_graph *graph, int batch, int threads, bnd_exec_backend backend, bool learn_thresholds, bnd_network **network, bnd_error *error);
+bnd_status bnd_qat_network(bnd_graph *graph, int batch, int threads, bnd_exec_backend backend, bool learn_thresholds, bnd_network **network,
+                           bnd_error *error);
 
 #endif

@@ -10,8 +10,8 @@
 /* --- writing --- */
 
 static void put_head(const bnd_qat *qat, const bnd_qat_file *file, bnd_checkpoint_writer *writer) {
-  const bnd_tensor steps = {.dtype = BND_F64, .shape = BND_SHAPE((int64_t)qat->done, BND_QAT_STEP_NUMBERS), .count = qat->done * BND_QAT_STEP_NUMBERS,
-                            .data = qat->steps};
+  const bnd_tensor steps = {
+      .dtype = BND_F64, .shape = BND_SHAPE((int64_t)qat->done, BND_QAT_STEP_NUMBERS), .count = qat->done * BND_QAT_STEP_NUMBERS, .data = qat->steps};
   bnd_checkpoint_put_text(writer, "fingerprint", file->fingerprint);
   bnd_checkpoint_put_tensor(writer, "steps", &steps);
 }
@@ -42,8 +42,7 @@ static void put_quantizer(void *user, const bnd_quantizer_place *place) {
   bnd_checkpoint_end(writer);
 }
 
-bnd_status bnd_qat_save_finished(const bnd_qat *qat, const bnd_network *network, const bnd_graph *graph, const bnd_qat_file *file,
-                                 bnd_error *error) {
+bnd_status bnd_qat_save_finished(const bnd_qat *qat, const bnd_network *network, const bnd_graph *graph, const bnd_qat_file *file, bnd_error *error) {
   bnd_checkpoint_writer *writer = bnd_checkpoint_writer_create();
   if (!writer) return bnd_fail_memory(error, file->path);
   put_head(qat, file, writer);
@@ -51,8 +50,9 @@ bnd_status bnd_qat_save_finished(const bnd_qat *qat, const bnd_network *network,
   const bnd_parameter *parameters = bnd_network_parameters(network, &count);
   bnd_checkpoint_begin_state_dict(writer, "net");
   for (size_t i = 0; i < count; i++)
-    bnd_checkpoint_put_tensor(writer, parameters[i].name,
-                              &(bnd_tensor){.dtype = BND_F32, .shape = parameters[i].shape, .count = parameters[i].count, .data = parameters[i].value});
+    bnd_checkpoint_put_tensor(
+        writer, parameters[i].name,
+        &(bnd_tensor){.dtype = BND_F32, .shape = parameters[i].shape, .count = parameters[i].count, .data = parameters[i].value});
   const bnd_statistic *statistics = bnd_network_statistics(network, &count);
   for (size_t i = 0; i < count; i++) put_vector(writer, statistics[i].name, BND_F32, statistics[i].value, statistics[i].count);
   bnd_checkpoint_end(writer);
@@ -199,9 +199,12 @@ bnd_status bnd_qat_restore_finished(const bnd_qat_file *file, bnd_checkpoint *sa
   bnd_error problem = {0};
   restoring r = {.saved = saved, .quantizers = bnd_value_get(bnd_checkpoint_root(saved), "quantizers"), .error = &problem};
   read_all(&r, network, graph);
-  if (r.status == BND_OK) put_all_back(&r, network, graph);
-  else if (r.status == BND_ERROR_MEMORY) bnd_fail(error, r.status, "%s", problem.message);
-  else bnd_qat_fail_to_go_on(file, r.status, problem.message, error);
+  if (r.status == BND_OK)
+    put_all_back(&r, network, graph);
+  else if (r.status == BND_ERROR_MEMORY)
+    bnd_fail(error, r.status, "%s", problem.message);
+  else
+    bnd_qat_fail_to_go_on(file, r.status, problem.message, error);
   for (size_t i = 0; i < r.count; i++) bnd_tensor_release(&r.tensors[i]);
   free(r.tensors);
   bnd_network_destroy(network);

@@ -50,9 +50,11 @@ static bnd_status check_options(const bnd_training *t) {
   static const char *const optimizers[] = {"adamw", "sgd"}, *const schedules[] = {"cosine", "step", "constant"};
   const bnd_train_options *o = &t->o;
   if (!o->data || !o->output) return bnd_fail(t->error, BND_ERROR_ARGUMENT, "a data folder and an output folder are needed");
-  if (o->batch < 1 || o->epochs < 1 || o->accumulate < 1) return bnd_fail(t->error, BND_ERROR_ARGUMENT, "batch, epochs and accumulate must be at least 1");
+  if (o->batch < 1 || o->epochs < 1 || o->accumulate < 1)
+    return bnd_fail(t->error, BND_ERROR_ARGUMENT, "batch, epochs and accumulate must be at least 1");
   if (!(o->share > 0 && o->share <= 1)) return bnd_fail(t->error, BND_ERROR_ARGUMENT, "the share of images must be above 0 and at most 1");
-  if (!is_one_of(o->optimizer, optimizers, 2)) return bnd_fail(t->error, BND_ERROR_ARGUMENT, "no optimizer is called \"%s\"; there are adamw and sgd", o->optimizer);
+  if (!is_one_of(o->optimizer, optimizers, 2))
+    return bnd_fail(t->error, BND_ERROR_ARGUMENT, "no optimizer is called \"%s\"; there are adamw and sgd", o->optimizer);
   if (!is_one_of(o->schedule, schedules, 3))
     return bnd_fail(t->error, BND_ERROR_ARGUMENT, "no schedule is called \"%s\"; there are cosine, step and constant", o->schedule);
   if (!(o->learning_rate > 0)) return bnd_fail(t->error, BND_ERROR_ARGUMENT, "the learning rate must be above 0");
@@ -66,9 +68,11 @@ static bnd_status describe_run(bnd_training *t) {
   BND_TRY(bnd_sha256_file(t->coco.file, t->context, data, t->error));
   if (o->init) BND_TRY(bnd_sha256_file(o->init, t->context, init, t->error));
   bnd_string text = {0};
-  bnd_string_format(&text, "data %.16s from %.16s %c width %.9g size %d batch %d x %d epochs %d %s lr %.9g decay %.9g %s ratio %.9g warm-up %lld clip %.9g ema %.9g",
-                    data, init, o->variant, o->width, t->preprocessing.width, o->batch, o->accumulate, o->epochs, o->optimizer, o->learning_rate,
-                    o->weight_decay, o->schedule, o->final_ratio, (long long)o->warmup_steps, o->clip_norm, o->average_decay);
+  bnd_string_format(
+      &text,
+      "data %.16s from %.16s %c width %.9g size %d batch %d x %d epochs %d %s lr %.9g decay %.9g %s ratio %.9g warm-up %lld clip %.9g ema %.9g", data,
+      init, o->variant, o->width, t->preprocessing.width, o->batch, o->accumulate, o->epochs, o->optimizer, o->learning_rate, o->weight_decay,
+      o->schedule, o->final_ratio, (long long)o->warmup_steps, o->clip_norm, o->average_decay);
   bnd_string_format(&text, " snapshots %d%s%s%s images %llu share %.9g validation %s every %d on %llu seed %llu", o->best_snapshots,
                     o->frozen_batch_norm ? " frozen" : "", o->no_augmentation ? " plain" : "", o->in_order ? " in order" : "",
                     (unsigned long long)o->images, o->share, o->validation_split, o->validate_every, (unsigned long long)o->validation_images,
@@ -111,7 +115,8 @@ static bnd_status make_state(bnd_training *t) {
     return status;
   }
   const int size = t->o.size ? t->o.size : 640;
-  if (size < 64 || size > 8192 || size % 32) return bnd_fail(t->error, BND_ERROR_ARGUMENT, "input size %d: must be a multiple of 32 from 64 to 8192", size);
+  if (size < 64 || size > 8192 || size % 32)
+    return bnd_fail(t->error, BND_ERROR_ARGUMENT, "input size %d: must be a multiple of 32 from 64 to 8192", size);
   t->preprocessing = bnd_preprocessing_yolo_nas(size, size);
   bnd_yolo_nas_architecture architecture;
   const char variant = (char)(t->o.variant >= 'a' ? t->o.variant - 'a' + 'A' : t->o.variant);
@@ -124,7 +129,8 @@ static bnd_status make_network(bnd_training *t) {
   static const int outputs[] = {2, 3};
   const bnd_tensor_source source = bnd_yolo_nas_state_source(t->state, t->o.init ? t->o.init : "fresh network");
   BND_TRY(bnd_yolo_nas_read(&source, &t->architecture, t->error));
-  const bnd_yolo_nas_options options = {.form = BND_YOLO_NAS_TRAIN, .height = t->preprocessing.height, .width = t->preprocessing.width, .raw_outputs = true};
+  const bnd_yolo_nas_options options = {
+      .form = BND_YOLO_NAS_TRAIN, .height = t->preprocessing.height, .width = t->preprocessing.width, .raw_outputs = true};
   BND_TRY(bnd_yolo_nas_graph(t->architecture, &options, &t->graph, t->error));
   const bnd_network_options network = {.batch = t->o.batch, .threads = t->threads, .gradient_outputs = outputs, .gradient_output_count = 2};
   return bnd_network_create(t->graph, &network, &t->network, t->error);
@@ -155,7 +161,8 @@ static bnd_status open_data(bnd_training *t) {
 
 static bnd_status make_loader(bnd_training *t) {
   if (t->preprocessing.width != t->preprocessing.height && !t->o.no_augmentation)
-    return bnd_fail(t->error, BND_ERROR_UNSUPPORTED, "augmentation works on square inputs, not on %dx%d", t->preprocessing.width, t->preprocessing.height);
+    return bnd_fail(t->error, BND_ERROR_UNSUPPORTED, "augmentation works on square inputs, not on %dx%d", t->preprocessing.width,
+                    t->preprocessing.height);
   bnd_loader_options options = bnd_loader_options_default(t->preprocessing.width, t->context ? t->context->seed : 0);
   options.shuffle = !t->o.in_order;
   options.augment = !t->o.no_augmentation;
@@ -172,29 +179,30 @@ static bnd_status make_trainer(bnd_training *t, uint64_t milestones[2]) {
   milestones[0] = (uint64_t)o->epochs * 2 / 3;
   milestones[1] = (uint64_t)o->epochs * 8 / 9;
   const bnd_yolo_nas_architecture *architecture = bnd_yolo_nas_architecture_of(t->architecture);
-  bnd_trainer_options options = {
-      .batch = o->batch,
-      .threads = t->threads,
-      .accumulate = o->accumulate,
-      .mode = o->frozen_batch_norm ? BND_MODE_FROZEN : BND_MODE_TRAIN,
-      .optimizer = {.kind = strcmp(o->optimizer, "sgd") == 0 ? BND_SGD : BND_ADAMW, .momentum = 0.9},
-      .weight_decay = o->weight_decay,
-      .schedule = {.kind = strcmp(o->schedule, "step") == 0 ? BND_SCHEDULE_STEP : strcmp(o->schedule, "constant") == 0 ? BND_SCHEDULE_CONSTANT : BND_SCHEDULE_COSINE,
-                   .initial = o->learning_rate,
-                   .epochs = (uint64_t)o->epochs,
-                   .warmup_steps = (uint64_t)o->warmup_steps,
-                   .warmup_initial = o->learning_rate / 200,
-                   .final_ratio = o->final_ratio,
-                   .milestones = milestones,
-                   .milestone_count = 2,
-                   .step_factor = 0.1},
-      .clip_norm = o->clip_norm,
-      .average = o->average_decay > 0,
-      .decay = {.kind = BND_DECAY_THRESHOLD, .decay = o->average_decay},
-      .classes = architecture->classes,
-      .reg_max = architecture->reg_max,
-      .class_output = 2,
-      .box_output = 3};
+  bnd_trainer_options options = {.batch = o->batch,
+                                 .threads = t->threads,
+                                 .accumulate = o->accumulate,
+                                 .mode = o->frozen_batch_norm ? BND_MODE_FROZEN : BND_MODE_TRAIN,
+                                 .optimizer = {.kind = strcmp(o->optimizer, "sgd") == 0 ? BND_SGD : BND_ADAMW, .momentum = 0.9},
+                                 .weight_decay = o->weight_decay,
+                                 .schedule = {.kind = strcmp(o->schedule, "step") == 0       ? BND_SCHEDULE_STEP
+                                                      : strcmp(o->schedule, "constant") == 0 ? BND_SCHEDULE_CONSTANT
+                                                                                             : BND_SCHEDULE_COSINE,
+                                              .initial = o->learning_rate,
+                                              .epochs = (uint64_t)o->epochs,
+                                              .warmup_steps = (uint64_t)o->warmup_steps,
+                                              .warmup_initial = o->learning_rate / 200,
+                                              .final_ratio = o->final_ratio,
+                                              .milestones = milestones,
+                                              .milestone_count = 2,
+                                              .step_factor = 0.1},
+                                 .clip_norm = o->clip_norm,
+                                 .average = o->average_decay > 0,
+                                 .decay = {.kind = BND_DECAY_THRESHOLD, .decay = o->average_decay},
+                                 .classes = architecture->classes,
+                                 .reg_max = architecture->reg_max,
+                                 .class_output = 2,
+                                 .box_output = 3};
   BND_TRY(bnd_trainer_create(t->network, &t->loader, &options, &t->trainer, t->error));
   t->result->memory = bnd_trainer_bytes(t->trainer);
   if (options.average) BND_TRY(bnd_yolo_nas_state_copy(t->state, &t->average, t->error));
@@ -220,7 +228,8 @@ static bnd_status begin(bnd_training *t) {
   const bool found = exists(t, "state.pth");
   if (t->o.resume && !found) return bnd_fail(t->error, BND_ERROR_ARGUMENT, "%s/state.pth: is not there; nothing to resume", t->o.output);
   if (found && !t->o.resume && !t->o.restart)
-    return bnd_fail(t->error, BND_ERROR_ARGUMENT, "%s: holds a training run already; go on with it (--resume) or replace it (--restart)", t->o.output);
+    return bnd_fail(t->error, BND_ERROR_ARGUMENT, "%s: holds a training run already; go on with it (--resume) or replace it (--restart)",
+                    t->o.output);
   return t->o.resume ? bnd_training_resume(t) : BND_OK;
 }
 
@@ -229,8 +238,8 @@ static bnd_status validate(bnd_training *t, bnd_epoch_row *row) {
   if (!path) return bnd_fail_memory(t->error, "last.pth");
   bnd_model *model = NULL;
   bnd_evaluation evaluation;
-  const bnd_evaluate_options options = {.data = t->o.data, .split = t->o.validation_split, .images = t->o.validation_images, .size = t->preprocessing.width,
-                                        .form = BND_FORM_FOLDED};
+  const bnd_evaluate_options options = {
+      .data = t->o.data, .split = t->o.validation_split, .images = t->o.validation_images, .size = t->preprocessing.width, .form = BND_FORM_FOLDED};
   bnd_status status = bnd_model_open(path, &model, t->error);
   if (status == BND_OK) status = bnd_evaluate(model, &options, t->context, &evaluation, t->error);
   bnd_model_close(model);
@@ -261,8 +270,14 @@ static void report(const bnd_training *t, const bnd_train_report *r) {
 /* Behind the last batch of an epoch. */
 static bnd_status finish_epoch(bnd_training *t, bnd_train_report *last) {
   const double count = t->summed ? (double)t->summed : 1, began = now();
-  bnd_epoch_row row = {t->sums.loss / count, t->sums.classification / count, t->sums.iou / count, t->sums.dfl / count, t->sums.learning_rate, t->sums.seconds,
-                       NAN, NAN};
+  bnd_epoch_row row = {t->sums.loss / count,
+                       t->sums.classification / count,
+                       t->sums.iou / count,
+                       t->sums.dfl / count,
+                       t->sums.learning_rate,
+                       t->sums.seconds,
+                       NAN,
+                       NAN};
   BND_TRY(bnd_training_write_last(t));
   const bool final = bnd_trainer_done(t->trainer) == bnd_trainer_steps(t->trainer);
   const bool validated = t->o.validate_every > 0 && ((t->row_count + 1) % (size_t)t->o.validate_every == 0 || final);
@@ -378,7 +393,8 @@ bnd_status bnd_train(const bnd_train_options *options, const bnd_context *contex
   uint64_t milestones[2];
   bnd_error own;
   *result = (bnd_train_result){.best_map50 = NAN, .best_map50_95 = NAN, .loss = NAN};
-  bnd_training t = {.options = options, .o = *options, .context = context, .result = result, .error = error ? error : &own, .threads = bnd_thread_count(context)};
+  bnd_training t = {
+      .options = options, .o = *options, .context = context, .result = result, .error = error ? error : &own, .threads = bnd_thread_count(context)};
   fill_in(&t.o);
   bnd_status status = check_options(&t);
   if (status == BND_OK) status = open_data(&t);
@@ -390,8 +406,9 @@ bnd_status bnd_train(const bnd_train_options *options, const bnd_context *contex
   if (status == BND_OK) status = make_trainer(&t, milestones);
   if (status == BND_OK) status = begin(&t);
   if (status == BND_OK) {
-    bnd_log(context, BND_LOG_INFO, "%zu images for training, %zu classes, %llu steps for each of %d epochs; memory for the run: %.0f MB", t.loader.count,
-            t.coco.category_count, (unsigned long long)bnd_trainer_steps_per_epoch(t.trainer), t.o.epochs, (double)result->memory * 1e-6);
+    bnd_log(context, BND_LOG_INFO, "%zu images for training, %zu classes, %llu steps for each of %d epochs; memory for the run: %.0f MB",
+            t.loader.count, t.coco.category_count, (unsigned long long)bnd_trainer_steps_per_epoch(t.trainer), t.o.epochs,
+            (double)result->memory * 1e-6);
     const uint64_t before = bnd_trainer_done(t.trainer);
     status = train(&t);
     if (status != BND_OK && bnd_trainer_done(t.trainer) > before) save_stopped(&t);

@@ -109,8 +109,10 @@ bnd_status bnd_training_write_average(bnd_training *t) {
   bnd_status status = kept ? bnd_yolo_nas_state_copy(t->average ? t->average : t->state, &mean, t->error) : bnd_fail_memory(t->error, "snapshots");
   for (size_t i = 0; i < count && status == BND_OK; i++) {
     kept[i] = bnd_calloc(arrays[i].count, sizeof(float));
-    if (kept[i]) memcpy(kept[i], arrays[i].values, arrays[i].count * sizeof(float));
-    else status = bnd_fail_memory(t->error, "snapshots");
+    if (kept[i])
+      memcpy(kept[i], arrays[i].values, arrays[i].count * sizeof(float));
+    else
+      status = bnd_fail_memory(t->error, "snapshots");
   }
   if (status == BND_OK) {
     bnd_snapshots_average(t->snapshots, arrays);
@@ -181,7 +183,9 @@ static bnd_status resume_snapshots(bnd_training *t, bnd_checkpoint *file) {
 bnd_status bnd_training_save(bnd_training *t) {
   bnd_checkpoint_writer *writer = bnd_checkpoint_writer_create();
   if (!writer) return bnd_fail_memory(t->error, "state.pth");
-  const bnd_tensor rows = {.dtype = BND_F64, .shape = BND_SHAPE((int64_t)t->row_count, BND_EPOCH_NUMBERS), .count = t->row_count * BND_EPOCH_NUMBERS,
+  const bnd_tensor rows = {.dtype = BND_F64,
+                           .shape = BND_SHAPE((int64_t)t->row_count, BND_EPOCH_NUMBERS),
+                           .count = t->row_count * BND_EPOCH_NUMBERS,
                            .data = t->rows ? (void *)t->rows : (void *)&t->sums};
   const bnd_tensor sums = {.dtype = BND_F64, .shape = BND_SHAPE(BND_EPOCH_NUMBERS), .count = BND_EPOCH_NUMBERS, .data = &t->sums};
   bnd_checkpoint_put_text(writer, "run", t->run);
@@ -208,7 +212,8 @@ static bnd_status resume_rows(bnd_training *t, bnd_checkpoint *file) {
   double steps;
   bnd_status status = read_doubles(t, file, "epochs", BND_EPOCH_NUMBERS, &rows);
   if (status == BND_OK) status = read_doubles(t, file, "epoch_sums", BND_EPOCH_NUMBERS, &sums);
-  if (status == BND_OK && (sums.count != BND_EPOCH_NUMBERS || !bnd_value_number(bnd_value_get(bnd_checkpoint_root(file), "epoch_steps"), &steps) || steps < 0))
+  if (status == BND_OK &&
+      (sums.count != BND_EPOCH_NUMBERS || !bnd_value_number(bnd_value_get(bnd_checkpoint_root(file), "epoch_steps"), &steps) || steps < 0))
     status = bnd_fail(t->error, BND_ERROR_MODEL, "its running epoch is damaged");
   const size_t count = rows.count / BND_EPOCH_NUMBERS;
   if (status == BND_OK && !BND_GROW(t->rows, t->row_capacity, count + 1)) status = bnd_fail_memory(t->error, "epochs");
@@ -227,7 +232,8 @@ static bnd_status resume_from(bnd_training *t, bnd_checkpoint *file) {
   const char *run = bnd_value_text(bnd_value_get(bnd_checkpoint_root(file), "run"));
   if (!run) return bnd_fail(t->error, BND_ERROR_MODEL, "is not the state of a training run");
   if (strcmp(run, t->run) != 0)
-    return bnd_fail(t->error, BND_ERROR_ARGUMENT, "was made with other options or data; give the same ones, or --restart\n  there: %s\n  now:   %s", run, t->run);
+    return bnd_fail(t->error, BND_ERROR_ARGUMENT, "was made with other options or data; give the same ones, or --restart\n  there: %s\n  now:   %s",
+                    run, t->run);
   BND_TRY(bnd_trainer_restore(t->trainer, file, "training", t->error));
   BND_TRY(resume_rows(t, file));
   return resume_snapshots(t, file);
@@ -276,19 +282,19 @@ static void plot_rows(const bnd_training *t, double *columns, bnd_string *svg) {
     const char *name;
     size_t offset;
     bool right;
-  } series[] = {{"loss", offsetof(bnd_epoch_row, loss), false},
-                {"classification", offsetof(bnd_epoch_row, classification), false},
-                {"IoU", offsetof(bnd_epoch_row, iou), false},
-                {"DFL", offsetof(bnd_epoch_row, dfl), false},
-                {"mAP@0.50", offsetof(bnd_epoch_row, map50), true},
-                {"mAP@0.50:0.95", offsetof(bnd_epoch_row, map50_95), true}};
+  } series[] = {{"loss", offsetof(bnd_epoch_row, loss), false},     {"classification", offsetof(bnd_epoch_row, classification), false},
+                {"IoU", offsetof(bnd_epoch_row, iou), false},       {"DFL", offsetof(bnd_epoch_row, dfl), false},
+                {"mAP@0.50", offsetof(bnd_epoch_row, map50), true}, {"mAP@0.50:0.95", offsetof(bnd_epoch_row, map50_95), true}};
   enum { SERIES = sizeof series / sizeof *series };
   bnd_plot plot = {.title = "Training", .x_label = "epoch", .x = columns, .count = t->row_count, .series_count = SERIES};
   for (size_t i = 0; i < t->row_count; i++) columns[i] = (double)i + 1;
   for (size_t s = 0; s < SERIES; s++) {
     double *column = columns + (s + 1) * t->row_count;
     for (size_t i = 0; i < t->row_count; i++) memcpy(&column[i], (const char *)&t->rows[i] + series[s].offset, sizeof *column);
-    plot.series[s] = (bnd_plot_series){.name = series[s].name, .values = column, .right = series[s].right, .joined = series[s].right,
+    plot.series[s] = (bnd_plot_series){.name = series[s].name,
+                                       .values = column,
+                                       .right = series[s].right,
+                                       .joined = series[s].right,
                                        .mark_largest = series[s].offset == offsetof(bnd_epoch_row, map50_95)};
   }
   bnd_plot_svg(&plot, svg);
@@ -296,8 +302,8 @@ static void plot_rows(const bnd_training *t, double *columns, bnd_string *svg) {
 
 static bnd_status write_text(const bnd_training *t, const char *name, bnd_string *text) {
   char *path = bnd_training_path(t, name);
-  const bnd_status status = path && !text->failed ? bnd_file_write(path, text->text ? text->text : "", text->length, t->error)
-                                                  : bnd_fail_memory(t->error, name);
+  const bnd_status status =
+      path && !text->failed ? bnd_file_write(path, text->text ? text->text : "", text->length, t->error) : bnd_fail_memory(t->error, name);
   free(path);
   bnd_string_free(text);
   return status;

@@ -76,9 +76,9 @@ typedef struct assigner {
   const bnd_anchors *anchors;
   const bnd_loss_image *image;
   target *targets;
-  uint8_t *inside;   /* of the target being looked at */
-  uint8_t *decoded;  /* whether boxes[a] is filled */
-  float (*boxes)[4]; /* predicted, in pixels */
+  uint8_t *inside;    /* of the target being looked at */
+  uint8_t *decoded;   /* whether boxes[a] is filled */
+  float (*boxes)[4];  /* predicted, in pixels */
   uint32_t *choosers; /* targets that chose the anchor */
   bnd_ranked *ranked;
   pair *pairs; /* by target, then by rank */
@@ -109,8 +109,8 @@ static bnd_status read_targets(assigner *a, size_t image_index, bnd_error *error
     const bnd_target *row = &a->image->targets[i];
     target *t = &a->targets[i];
     if (!(row->label >= 0 && row->label < (float)a->options->classes))
-      return bnd_fail(error, BND_ERROR_ARGUMENT, "loss: image %zu: target %zu: label %g is none of the %d classes", image_index, i, (double)row->label,
-                      a->options->classes);
+      return bnd_fail(error, BND_ERROR_ARGUMENT, "loss: image %zu: target %zu: label %g is none of the %d classes", image_index, i,
+                      (double)row->label, a->options->classes);
     t->label = (int)row->label;
     t->box[0] = row->cx - 0.5f * row->w;
     t->box[1] = row->cy - 0.5f * row->h;
@@ -216,9 +216,17 @@ bnd_status bnd_assign_targets(const bnd_loss_options *options, const bnd_anchors
   size_t pairs;
   if (targets == 0) return BND_OK;
   if (count > UINT32_MAX - 1 || !bnd_size_multiply(targets, CANDIDATES, &pairs)) return bnd_fail_memory(error, "the loss");
-  assigner a = {options, anchors, image, bnd_calloc(targets, sizeof(target)), bnd_calloc(count, 1), bnd_calloc(count, 1),
-                bnd_calloc(count, sizeof(float[4])), bnd_calloc(count, sizeof(uint32_t)), bnd_calloc(count + HEAP_FROM, sizeof(bnd_ranked)),
-                bnd_calloc(pairs, sizeof(pair)), 0};
+  assigner a = {options,
+                anchors,
+                image,
+                bnd_calloc(targets, sizeof(target)),
+                bnd_calloc(count, 1),
+                bnd_calloc(count, 1),
+                bnd_calloc(count, sizeof(float[4])),
+                bnd_calloc(count, sizeof(uint32_t)),
+                bnd_calloc(count + HEAP_FROM, sizeof(bnd_ranked)),
+                bnd_calloc(pairs, sizeof(pair)),
+                0};
   bnd_status status = BND_OK;
   assignment->rows = bnd_calloc(pairs, sizeof *assignment->rows);
   if (!a.targets || !a.inside || !a.decoded || !a.boxes || !a.choosers || !a.ranked || !a.pairs || !assignment->rows) {

@@ -15,7 +15,7 @@ typedef struct bnd_anchors {
 typedef struct bnd_positive {
   size_t anchor, target;
   int label;
-  float score;     /* q at the label's class */
+  float score;         /* q at the label's class */
   float target_box[4]; /* x1, y1, x2, y2 in pixels */
 } bnd_positive;
 

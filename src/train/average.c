@@ -123,6 +123,12 @@ bool bnd_snapshots_average(const bnd_snapshots *snapshots, const bnd_floats *ave
   return snapshots->count > 0;
 }
 
-size_t bnd_snapshots_count(const bnd_snapshots *snapshots) { return snapshots->count; }
-double bnd_snapshots_metric(const bnd_snapshots *snapshots, size_t place) { return snapshots->places[place].metric; }
-const bnd_floats *bnd_snapshots_state(const bnd_snapshots *snapshots, size_t place) { return snapshots->places[place].arrays; }
+size_t bnd_snapshots_count(const bnd_snapshots *snapshots) {
+  return snapshots->count;
+}
+double bnd_snapshots_metric(const bnd_snapshots *snapshots, size_t place) {
+  return snapshots->places[place].metric;
+}
+const bnd_floats *bnd_snapshots_state(const bnd_snapshots *snapshots, size_t place) {
+  return snapshots->places[place].arrays;
+}

@@ -47,7 +47,7 @@ bnd_status bnd_snapshots_create(size_t capacity, bool greater_is_better, const b
 void bnd_snapshots_destroy(bnd_snapshots *snapshots); /* NULL is fine */
 
 /* Copies the state if its metric is finite and better than the worst one kept, whose place it takes (the first on ties), or if a place is free.
-   *kept (may be NULL) says whether. */
+ *kept (may be NULL) says whether. */
 bnd_status bnd_snapshots_offer(bnd_snapshots *snapshots, double metric, const bnd_floats *state, bool *kept, bnd_error *error);
 
 /* The mean of those kept, in the order and rounding of the original: mean = (mean * n + next) / (n + 1). false when there are none. */

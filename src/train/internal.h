@@ -25,7 +25,7 @@ struct bnd_trainer {
   bnd_loss_image *loss_images;
 
   /* state before the step that runs */
-  float **backup;                 /* by statistic */
+  float **backup;                   /* by statistic */
   bnd_quantizer **quantizer_backup; /* by quantizer of the network */
 };
 

@@ -89,7 +89,9 @@ BND_VECTORIZED static double background(const float *logits, size_t count, doubl
 /* ---- boxes ---- */
 
 /* The derivative of max(a, b) with respect to a as torch has it: halved where both are equal. That of min is the same with -a, -b. */
-static double chooses(double a, double b) { return a > b ? 1.0 : a < b ? 0.0 : 0.5; }
+static double chooses(double a, double b) {
+  return a > b ? 1.0 : a < b ? 0.0 : 0.5;
+}
 
 /* 1 - GIoU of predicted and target box (x1, y1, x2, y2), and its derivatives with respect to the former: super-gradients' GIoULoss, eps 1e-10.
    I = intersection, U = union, C = enclosing box. */
@@ -119,7 +121,8 @@ static double giou_loss(const float predicted[4], const float wanted[4], double 
     const double intersection_of = inner_of[i] * inner[!(i % 2)], enclosing_of = outer_of[i] * outer[!(i % 2)];
     const double all_of = sign * other - intersection_of;
     /* loss = 2 - I / U - U / C */
-    gradient[i] = -(intersection_of * all - intersection * all_of) / (all * all) - (all_of * enclosing - all * enclosing_of) / (enclosing * enclosing);
+    gradient[i] =
+        -(intersection_of * all - intersection * all_of) / (all * all) - (all_of * enclosing - all * enclosing_of) / (enclosing * enclosing);
   }
   return 1.0 - (intersection / all - (enclosing - all) / enclosing);
 }

@@ -18,8 +18,8 @@
 enum { BND_REG_MAX_LIMIT = 255 };
 
 typedef struct bnd_loss_options {
-  int classes, reg_max;                                  /* YOLO-NAS: 80, 16. At least 1; reg_max at most BND_REG_MAX_LIMIT */
-  double classification_weight, iou_weight, dfl_weight;  /* 0 = 1.0, 2.5, 0.5 */
+  int classes, reg_max;                                 /* YOLO-NAS: 80, 16. At least 1; reg_max at most BND_REG_MAX_LIMIT */
+  double classification_weight, iou_weight, dfl_weight; /* 0 = 1.0, 2.5, 0.5 */
 } bnd_loss_options;
 
 /* Weighted and divided by N, as the original logs them. */

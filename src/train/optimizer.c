@@ -28,7 +28,9 @@ struct bnd_optimizer {
 };
 
 /* a * b + c in one rounding, except where the sum in double lies within 2^-29 of the middle between two floats. */
-static inline float fused(float a, float b, float c) { return (float)((double)a * (double)b + (double)c); }
+static inline float fused(float a, float b, float c) {
+  return (float)((double)a * (double)b + (double)c);
+}
 
 /* Elements of all parameters, and the pieces they are cut into. */
 static bnd_status count_elements(const bnd_optimizer_parameter *parameters, size_t count, size_t *elements, size_t *tasks, bnd_error *error) {
@@ -92,9 +94,15 @@ void bnd_optimizer_destroy(bnd_optimizer *optimizer) {
   free(optimizer);
 }
 
-bnd_optimizer_state bnd_optimizer_get_state(const bnd_optimizer *optimizer, size_t parameter) { return optimizer->states[parameter]; }
-uint64_t bnd_optimizer_steps(const bnd_optimizer *optimizer) { return optimizer->steps; }
-void bnd_optimizer_set_steps(bnd_optimizer *optimizer, uint64_t steps) { optimizer->steps = steps; }
+bnd_optimizer_state bnd_optimizer_get_state(const bnd_optimizer *optimizer, size_t parameter) {
+  return optimizer->states[parameter];
+}
+uint64_t bnd_optimizer_steps(const bnd_optimizer *optimizer) {
+  return optimizer->steps;
+}
+void bnd_optimizer_set_steps(bnd_optimizer *optimizer, uint64_t steps) {
+  optimizer->steps = steps;
+}
 
 /* ---- clipping ---- */
 
@@ -171,7 +179,8 @@ static double power(double base, uint64_t exponent) {
 void bnd_optimizer_step(bnd_optimizer *optimizer, double learning_rate, float gradient_scale, int threads) {
   const bnd_optimizer_options *options = &optimizer->options;
   optimizer->steps++;
-  factors common = {.scale = gradient_scale, .momentum = (float)options->momentum, .nesterov = options->nesterov, .first_step = optimizer->steps == 1};
+  factors common = {
+      .scale = gradient_scale, .momentum = (float)options->momentum, .nesterov = options->nesterov, .first_step = optimizer->steps == 1};
   if (options->kind == BND_ADAMW) {
     common.first_weight = (float)(1 - options->beta1);
     common.second_keep = (float)options->beta2;

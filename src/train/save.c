@@ -106,7 +106,7 @@ void bnd_trainer_save(bnd_trainer *t, bnd_checkpoint_writer *writer, const char 
 /* --- reading: everything is checked and loaded before anything is changed --- */
 
 typedef struct loaded {
-  bnd_tensor *arrays;    /* values, averages, first and second moments, one after another */
+  bnd_tensor *arrays; /* values, averages, first and second moments, one after another */
   size_t count, limit;
   bnd_tensor integers, ranges;
   bnd_quantizer **quantizers;
@@ -209,7 +209,8 @@ static bnd_status load_quantizers(reading *r) {
 static void put_back(bnd_trainer *t, loaded *l, uint64_t steps, uint64_t optimizer_steps) {
   const bnd_tensor *next = l->arrays;
   for (size_t i = 0; i < t->array_count; i++, next++) memcpy(t->values[i].values, next->data, t->values[i].count * sizeof(float));
-  for (size_t i = 0; t->options.average && i < t->array_count; i++, next++) memcpy(t->averages[i].values, next->data, t->averages[i].count * sizeof(float));
+  for (size_t i = 0; t->options.average && i < t->array_count; i++, next++)
+    memcpy(t->averages[i].values, next->data, t->averages[i].count * sizeof(float));
   for (int second = 0; second < 2; second++)
     for (size_t i = 0; i < t->trained_count; i++) {
       const bnd_optimizer_state state = bnd_optimizer_get_state(t->optimizer, i);
@@ -231,8 +232,9 @@ bnd_status bnd_trainer_restore(bnd_trainer *t, bnd_checkpoint *checkpoint, const
   loaded l = {.limit = t->array_count * 4};
   reading r = {t, checkpoint, bnd_value_get(bnd_checkpoint_root(checkpoint), key), &l, error};
   double steps, optimizer_steps;
-  if (!r.dict || !bnd_value_number(bnd_value_get(r.dict, "steps"), &steps) || !bnd_value_number(bnd_value_get(r.dict, "optimizer_steps"), &optimizer_steps) ||
-      !(steps >= 0 && steps <= (double)bnd_trainer_steps(t)) || !(optimizer_steps >= 0 && optimizer_steps <= steps)) /* also not a number */
+  if (!r.dict || !bnd_value_number(bnd_value_get(r.dict, "steps"), &steps) ||
+      !bnd_value_number(bnd_value_get(r.dict, "optimizer_steps"), &optimizer_steps) || !(steps >= 0 && steps <= (double)bnd_trainer_steps(t)) ||
+      !(optimizer_steps >= 0 && optimizer_steps <= steps)) /* also not a number */
     return other_network(&r, "number of steps");
   l.arrays = bnd_calloc(l.limit + 1, sizeof *l.arrays);
   if (!l.arrays) return bnd_fail_memory(error, "training");

@@ -8,8 +8,10 @@ bnd_status bnd_schedule_check(const bnd_schedule *schedule, bnd_error *error) {
   const struct {
     const char *name;
     double value;
-  } numbers[] = {{"the learning rate", schedule->initial}, {"the learning rate warm-up starts from", schedule->warmup_initial},
-                 {"the final ratio", schedule->final_ratio}, {"the step factor", schedule->step_factor}};
+  } numbers[] = {{"the learning rate", schedule->initial},
+                 {"the learning rate warm-up starts from", schedule->warmup_initial},
+                 {"the final ratio", schedule->final_ratio},
+                 {"the step factor", schedule->step_factor}};
   for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
     if (!isfinite(numbers[i].value) || numbers[i].value < 0)
       return bnd_fail(error, BND_ERROR_ARGUMENT, "%s is %g: it must be a number from 0 on", numbers[i].name, numbers[i].value);

@@ -69,7 +69,8 @@ static bnd_status make_anchors(bnd_trainer *t, bnd_error *error) {
   bnd_loader_size(t->loader, &width, &height);
   size_t count = 0;
   for (int stride = 8; stride <= 32; stride *= 2) count += (size_t)(width / stride) * (size_t)(height / stride);
-  const bnd_shape *classes = bnd_network_output_shape(t->network, t->options.class_output), *boxes = bnd_network_output_shape(t->network, t->options.box_output);
+  const bnd_shape *classes = bnd_network_output_shape(t->network, t->options.class_output),
+                  *boxes = bnd_network_output_shape(t->network, t->options.box_output);
   if (!classes || !boxes || classes->rank != 3 || boxes->rank != 3 || (size_t)classes->size[1] != count || (size_t)boxes->size[1] != count ||
       classes->size[2] != t->options.classes || boxes->size[2] != 4 * (t->options.reg_max + 1))
     return bnd_fail(error, BND_ERROR_MODEL, "the network's raw outputs are not class logits and box distributions of %zu anchors", count);
@@ -112,7 +113,8 @@ static bnd_status count_steps(bnd_trainer *t, bnd_error *error) {
   return bnd_schedule_check(&t->options.schedule, error);
 }
 
-bnd_status bnd_trainer_create(bnd_network *network, const bnd_loader *loader, const bnd_trainer_options *options, bnd_trainer **result, bnd_error *error) {
+bnd_status bnd_trainer_create(bnd_network *network, const bnd_loader *loader, const bnd_trainer_options *options, bnd_trainer **result,
+                              bnd_error *error) {
   *result = NULL;
   bnd_trainer *t = bnd_calloc(1, sizeof *t);
   if (!t) return bnd_fail_memory(error, "training");
@@ -259,8 +261,8 @@ bnd_status bnd_trainer_step(bnd_trainer *t, const bnd_context *context, bnd_step
   if (status != BND_OK) {
     bnd_backup_put_back(t);
     if (status != BND_ERROR_MODEL) return status;
-    return bnd_fail_prefix(error, status, "step %llu of %llu (learning rate %.3g)", (unsigned long long)t->done + 1, (unsigned long long)bnd_trainer_steps(t),
-                           report->learning_rate);
+    return bnd_fail_prefix(error, status, "step %llu of %llu (learning rate %.3g)", (unsigned long long)t->done + 1,
+                           (unsigned long long)bnd_trainer_steps(t), report->learning_rate);
   }
   bnd_optimizer_step(t->optimizer, report->learning_rate, bnd_clip_scale(report->gradient_norm, t->options.clip_norm), t->options.threads);
   t->done++;

@@ -18,24 +18,25 @@
 
 typedef struct bnd_trainer_options {
   int batch, threads;
-  int accumulate;              /* batches whose gradients are added up for one optimizer step; 0 = 1. Not averaged, as in the original */
-  bnd_network_mode mode;       /* BND_MODE_TRAIN, or BND_MODE_FROZEN for frozen batch norm */
+  int accumulate;        /* batches whose gradients are added up for one optimizer step; 0 = 1. Not averaged, as in the original */
+  bnd_network_mode mode; /* BND_MODE_TRAIN, or BND_MODE_FROZEN for frozen batch norm */
   bnd_optimizer_options optimizer;
-  double weight_decay;         /* on tensors with more than one dimension; 0 on the others (batch norm, biases) */
-  bnd_schedule schedule;       /* batches_per_epoch is set here */
-  double clip_norm;            /* 0 = none */
-  bool average;                /* moving average of parameters and running statistics */
+  double weight_decay;   /* on tensors with more than one dimension; 0 on the others (batch norm, biases) */
+  bnd_schedule schedule; /* batches_per_epoch is set here */
+  double clip_norm;      /* 0 = none */
+  bool average;          /* moving average of parameters and running statistics */
   bnd_decay decay;
-  bool skip_direct;            /* parameters that are the input of a fake quantizer themselves are left as they are, as happens in Quark */
-  double threshold_rate;       /* trained thresholds: times the learning rate. 0 = 1e4 as Jain et al. 2020 (1e-2 beside 1e-6), less where the schedule's
-                                  first rate would bring them above 1e-2: there they no longer settle (their 0.1 / sqrt(127)) */
+  bool skip_direct;      /* parameters that are the input of a fake quantizer themselves are left as they are, as happens in Quark */
+  double threshold_rate; /* trained thresholds: times the learning rate. 0 = 1e4 as Jain et al. 2020 (1e-2 beside 1e-6), less where the schedule's
+                            first rate would bring them above 1e-2: there they no longer settle (their 0.1 / sqrt(127)) */
   int classes, reg_max;
   int class_output, box_output; /* outputs of the network: logits [1,A,classes], [1,A,4*(reg_max+1)] */
 } bnd_trainer_options;
 
 typedef struct bnd_trainer bnd_trainer;
 /* network (made with the same batch and the two outputs as gradient outputs) and loader are borrowed. Fails when an epoch has no full batch. */
-bnd_status bnd_trainer_create(bnd_network *network, const bnd_loader *loader, const bnd_trainer_options *options, bnd_trainer **trainer, bnd_error *error);
+bnd_status bnd_trainer_create(bnd_network *network, const bnd_loader *loader, const bnd_trainer_options *options, bnd_trainer **trainer,
+                              bnd_error *error);
 void bnd_trainer_destroy(bnd_trainer *trainer); /* NULL is fine */
 
 uint64_t bnd_trainer_steps_per_epoch(const bnd_trainer *trainer); /* batches */

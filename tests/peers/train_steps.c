@@ -59,15 +59,17 @@ static bnd_loss_parts pass(bnd_network *network, batch *b) {
   const double middle = seconds();
   bnd_loss_image list[BATCH];
   for (int i = 0; i < BATCH; i++)
-    list[i] = (bnd_loss_image){bnd_network_output(network, 2, i), bnd_network_output(network, 3, i), b->targets[i].rows, b->targets[i].count,
-                               bnd_network_output_gradient(network, 2, i), bnd_network_output_gradient(network, 3, i)};
+    list[i] = (bnd_loss_image){
+        bnd_network_output(network, 2, i),          bnd_network_output(network, 3, i),         b->targets[i].rows, b->targets[i].count,
+        bnd_network_output_gradient(network, 2, i), bnd_network_output_gradient(network, 3, i)};
   const bnd_loss_options options = {.classes = b->classes, .reg_max = 16};
   bnd_loss_parts parts;
   must(bnd_yolo_loss(&options, b->points, b->strides, 8400, list, BATCH, threads, &parts, &error));
   bnd_network_zero_gradients(network);
   const double loss = seconds();
   must(bnd_network_backward(network, NULL, NULL, &error));
-  fprintf(stderr, "forward %.3f loss %.3f backward %.3f, %zu MiB\n", middle - begin, loss - middle, seconds() - loss, bnd_network_bytes(network) >> 20);
+  fprintf(stderr, "forward %.3f loss %.3f backward %.3f, %zu MiB\n", middle - begin, loss - middle, seconds() - loss,
+          bnd_network_bytes(network) >> 20);
   return parts;
 }
 
@@ -153,7 +155,8 @@ int main(int count, char **arguments) {
     must(bnd_loader_load(&loader, 0, (size_t)i, b->images[i], &b->targets[i], &error));
   }
   static const int outputs[] = {2, 3};
-  bnd_network_options network_options = {.batch = BATCH, .threads = threads, .backend = backend, .gradient_outputs = outputs, .gradient_output_count = 2};
+  bnd_network_options network_options = {
+      .batch = BATCH, .threads = threads, .backend = backend, .gradient_outputs = outputs, .gradient_output_count = 2};
   bnd_graph *graph;
   bnd_network *network;
   bnd_yolo_nas_options form = {.form = BND_YOLO_NAS_TRAIN, .height = 640, .width = 640, .raw_outputs = true};

@@ -5,20 +5,20 @@
 
 #include "base/simd.h"
 
-/* Loops over channels are written once for `lanes` neighbouring channels and specialised: a constant number of lanes is what makes them vectors. Plain
-   data has one lane. */
-#define FOR_LANES(lanes, call) \
-  do {                         \
-    if ((lanes) == 8) {        \
-      enum { LANES = 8 };      \
-      call;                    \
-    } else if ((lanes) == 16) {\
-      enum { LANES = 16 };     \
-      call;                    \
-    } else {                   \
-      enum { LANES = 1 };      \
-      call;                    \
-    }                          \
+/* Loops over channels are written once for `lanes` neighbouring channels and specialised: a constant number of lanes is what makes them vectors.
+   Plain data has one lane. */
+#define FOR_LANES(lanes, call)  \
+  do {                          \
+    if ((lanes) == 8) {         \
+      enum { LANES = 8 };       \
+      call;                     \
+    } else if ((lanes) == 16) { \
+      enum { LANES = 16 };      \
+      call;                     \
+    } else {                    \
+      enum { LANES = 1 };       \
+      call;                     \
+    }                           \
   } while (0)
 #define INLINE static inline __attribute__((always_inline))
 
@@ -75,13 +75,18 @@ INLINE void affine(const float *x, size_t pixels, size_t lanes, const float *sca
 }
 
 BND_VECTORIZED
-static void affine_of_group(const float *x, size_t pixels, size_t lanes, const float *scale, const float *shift, bool relu, const float *first, float a,
-                            const float *second, float b, float *y) {
-  if (relu && first) FOR_LANES(lanes, affine(x, pixels, LANES, scale, shift, true, first, a, NULL, b, y));
-  else if (relu) FOR_LANES(lanes, affine(x, pixels, LANES, scale, shift, true, NULL, a, NULL, b, y));
-  else if (second) FOR_LANES(lanes, affine(x, pixels, LANES, scale, shift, false, first, a, second, b, y));
-  else if (first) FOR_LANES(lanes, affine(x, pixels, LANES, scale, shift, false, first, a, NULL, b, y));
-  else FOR_LANES(lanes, affine(x, pixels, LANES, scale, shift, false, NULL, a, NULL, b, y));
+static void affine_of_group(const float *x, size_t pixels, size_t lanes, const float *scale, const float *shift, bool relu, const float *first,
+                            float a, const float *second, float b, float *y) {
+  if (relu && first)
+    FOR_LANES(lanes, affine(x, pixels, LANES, scale, shift, true, first, a, NULL, b, y));
+  else if (relu)
+    FOR_LANES(lanes, affine(x, pixels, LANES, scale, shift, true, NULL, a, NULL, b, y));
+  else if (second)
+    FOR_LANES(lanes, affine(x, pixels, LANES, scale, shift, false, first, a, second, b, y));
+  else if (first)
+    FOR_LANES(lanes, affine(x, pixels, LANES, scale, shift, false, first, a, NULL, b, y));
+  else
+    FOR_LANES(lanes, affine(x, pixels, LANES, scale, shift, false, NULL, a, NULL, b, y));
 }
 
 void bnd_loop_affine(const float *x, const bnd_layout *layout, const bnd_affine *f, float *y) {
@@ -97,8 +102,8 @@ void bnd_loop_affine(const float *x, const bnd_layout *layout, const bnd_affine 
 
 /* --- batch norm backward --- */
 
-INLINE void norm_sums(const float *x, const float *dy, size_t pixels, size_t lanes, const float *scale, const float *shift, const float *mean, bool relu,
-                      double *sum, double *product) {
+INLINE void norm_sums(const float *x, const float *dy, size_t pixels, size_t lanes, const float *scale, const float *shift, const float *mean,
+                      bool relu, double *sum, double *product) {
   double s[16] = {0}, q[16] = {0};
   float a[16], b[16], m[16];
   memcpy(a, scale, lanes * sizeof *a);
@@ -117,14 +122,16 @@ INLINE void norm_sums(const float *x, const float *dy, size_t pixels, size_t lan
 }
 
 BND_VECTORIZED
-static void norm_sums_of_group(const float *x, const float *dy, size_t pixels, size_t lanes, const float *scale, const float *shift, const float *mean,
-                               bool relu, double *sum, double *product) {
-  if (relu) FOR_LANES(lanes, norm_sums(x, dy, pixels, LANES, scale, shift, mean, true, sum, product));
-  else FOR_LANES(lanes, norm_sums(x, dy, pixels, LANES, scale, shift, mean, false, sum, product));
+static void norm_sums_of_group(const float *x, const float *dy, size_t pixels, size_t lanes, const float *scale, const float *shift,
+                               const float *mean, bool relu, double *sum, double *product) {
+  if (relu)
+    FOR_LANES(lanes, norm_sums(x, dy, pixels, LANES, scale, shift, mean, true, sum, product));
+  else
+    FOR_LANES(lanes, norm_sums(x, dy, pixels, LANES, scale, shift, mean, false, sum, product));
 }
 
-void bnd_loop_norm_sums(const float *x, const float *dy, const bnd_layout *layout, const float *scale, const float *shift, const float *mean, bool relu,
-                        double *sum, double *product) {
+void bnd_loop_norm_sums(const float *x, const float *dy, const bnd_layout *layout, const float *scale, const float *shift, const float *mean,
+                        bool relu, double *sum, double *product) {
   const size_t lanes = lanes_of(layout), pixels = pixels_of(layout);
   for (size_t g = 0; g < groups_of(layout); g++) {
     const size_t at = g * pixels * lanes, c = g * lanes;
@@ -153,10 +160,14 @@ INLINE void norm_gradient(const float *x, const float *dy, size_t pixels, size_t
 
 BND_VECTORIZED
 static void norm_gradient_of_group(const float *x, const float *dy, size_t pixels, size_t lanes, const bnd_norm_gradient *g, size_t c, float *dx) {
-  if (g->relu && g->add) FOR_LANES(lanes, norm_gradient(x, dy, pixels, LANES, g, c, true, true, dx));
-  else if (g->relu) FOR_LANES(lanes, norm_gradient(x, dy, pixels, LANES, g, c, true, false, dx));
-  else if (g->add) FOR_LANES(lanes, norm_gradient(x, dy, pixels, LANES, g, c, false, true, dx));
-  else FOR_LANES(lanes, norm_gradient(x, dy, pixels, LANES, g, c, false, false, dx));
+  if (g->relu && g->add)
+    FOR_LANES(lanes, norm_gradient(x, dy, pixels, LANES, g, c, true, true, dx));
+  else if (g->relu)
+    FOR_LANES(lanes, norm_gradient(x, dy, pixels, LANES, g, c, true, false, dx));
+  else if (g->add)
+    FOR_LANES(lanes, norm_gradient(x, dy, pixels, LANES, g, c, false, true, dx));
+  else
+    FOR_LANES(lanes, norm_gradient(x, dy, pixels, LANES, g, c, false, false, dx));
 }
 
 void bnd_loop_norm_gradient(const float *x, const float *dy, const bnd_layout *layout, const bnd_norm_gradient *gradient, float *dx) {
@@ -183,8 +194,10 @@ INLINE void finish(float *y, size_t pixels, size_t lanes, const float *scale, co
 
 BND_VECTORIZED
 static void finish_group(float *y, size_t pixels, size_t lanes, const float *scale, const float *shift, bool relu) {
-  if (relu) FOR_LANES(lanes, finish(y, pixels, LANES, scale, shift, true));
-  else FOR_LANES(lanes, finish(y, pixels, LANES, scale, shift, false));
+  if (relu)
+    FOR_LANES(lanes, finish(y, pixels, LANES, scale, shift, true));
+  else
+    FOR_LANES(lanes, finish(y, pixels, LANES, scale, shift, false));
 }
 
 /* Eight comparisons make a byte. */
@@ -335,8 +348,8 @@ void bnd_loop_extract_channels(const float *x, const bnd_layout *from, float *y,
 
 /* --- max pool --- */
 
-/* The maximum of a window is the largest of its rows' maxima, and the first of the largest values in reading order lies in the first row whose maximum
-   it is: two short searches instead of one over the whole window. Only lanes that have not found theirs yet take the gradient. */
+/* The maximum of a window is the largest of its rows' maxima, and the first of the largest values in reading order lies in the first row whose
+   maximum it is: two short searches instead of one over the whole window. Only lanes that have not found theirs yet take the gradient. */
 
 INLINE void first_match(const float *candidates, size_t step, size_t count, size_t lanes, const float *wanted, const float *gradient, float *to) {
   float rest[16];
@@ -388,7 +401,8 @@ size_t bnd_loop_max_pool_gradient_workspace(const bnd_layout *layout) {
   return 2 * pixels_of(layout) * lanes_of(layout);
 }
 
-void bnd_loop_max_pool_gradient(const float *x, const float *y, const float *dy, float *dx, const bnd_layout *layout, int64_t window, float *workspace) {
+void bnd_loop_max_pool_gradient(const float *x, const float *y, const float *dy, float *dx, const bnd_layout *layout, int64_t window,
+                                float *workspace) {
   const size_t lanes = lanes_of(layout), size = pixels_of(layout) * lanes;
   for (size_t g = 0; g < groups_of(layout); g++)
     pool_group(x + g * size, y + g * size, dy + g * size, dx + g * size, lanes, layout->height, layout->width, (size_t)(window / 2), workspace,

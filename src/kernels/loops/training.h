@@ -1,6 +1,6 @@
 /* Loops that only training needs. One image a call, one thread a call; sums over images are the caller's, in a fixed order. Data is plain or blocked
-   as in loops.h; padding lanes of inputs hold zeros, those of outputs become zeros wherever the arithmetic keeps zero (all but the affine loops, which
-   get zero coefficients there). Channel vectors have bnd_layout_channels(layout) places. */
+   as in loops.h; padding lanes of inputs hold zeros, those of outputs become zeros wherever the arithmetic keeps zero (all but the affine loops,
+   which get zero coefficients there). Channel vectors have bnd_layout_channels(layout) places. */
 #ifndef BND_KERNELS_LOOPS_TRAINING_H
 #define BND_KERNELS_LOOPS_TRAINING_H
 
@@ -20,8 +20,8 @@ void bnd_loop_affine(const float *x, const bnd_layout *layout, const bnd_affine 
 
 /* Backward of batch norm with an optional relu behind it, first pass: over t = dy where relu(x * scale + shift) > 0 (everywhere without relu):
    sum[c] = sum of t, product[c] = sum of t * (x - mean[c]). */
-void bnd_loop_norm_sums(const float *x, const float *dy, const bnd_layout *layout, const float *scale, const float *shift, const float *mean, bool relu,
-                        double *sum, double *product);
+void bnd_loop_norm_sums(const float *x, const float *dy, const bnd_layout *layout, const float *scale, const float *shift, const float *mean,
+                        bool relu, double *sum, double *product);
 /* Second pass: dx (+)= t * factor[c] + (x - mean[c]) * slope[c] + offset[c]. dx may be dy. */
 typedef struct bnd_norm_gradient {
   const float *scale, *shift; /* of the forward pass, for the relu */
@@ -53,7 +53,8 @@ void bnd_loop_dequantize(const int8_t *bytes, const bnd_grid *grid, float *y, si
 void bnd_loop_extract_channels(const float *x, const bnd_layout *from, float *y, const bnd_layout *to, size_t first, bool add);
 
 /* Backward of bnd_loop_max_pool: the gradient goes to the first of the largest values of a window, row by row. dx += . */
-void bnd_loop_max_pool_gradient(const float *x, const float *y, const float *dy, float *dx, const bnd_layout *layout, int64_t window, float *workspace);
+void bnd_loop_max_pool_gradient(const float *x, const float *y, const float *dy, float *dx, const bnd_layout *layout, int64_t window,
+                                float *workspace);
 size_t bnd_loop_max_pool_gradient_workspace(const bnd_layout *layout); /* floats */
 
 #endif
