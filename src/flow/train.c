@@ -159,6 +159,30 @@ static bnd_status open_data(bnd_training *t) {
   return BND_OK;
 }
 
+/* Boxes without a pixel of their image teach nothing: some are worth a word, all of them an end. */
+static bnd_status check_boxes(const bnd_training *t) {
+  size_t outside = 0, boxes = 0;
+  int64_t first = 0;
+  for (size_t i = 0; i < bnd_loader_count(&t->loader); i++) {
+    const bnd_coco_image *image = &t->coco.images[t->loader.images[i]];
+    for (size_t a = image->first; a < image->first + image->count; a++) {
+      const bnd_coco_annotation *annotation = &t->coco.annotations[a];
+      float box[4];
+      if (annotation->crowd) continue;
+      boxes++;
+      if (bnd_coco_clipped_box(image, annotation, box) && box[2] > box[0] && box[3] > box[1]) continue;
+      if (outside++ == 0) first = annotation->id;
+    }
+  }
+  if (outside == 0) return BND_OK;
+  if (outside == boxes)
+    return bnd_fail(t->error, BND_ERROR_FORMAT, "%s: none of the %zu boxes covers a pixel of its image (the first: annotation %lld); a bbox is x, y, width, "
+                    "height in pixels", t->coco.file, boxes, (long long)first);
+  bnd_log(t->context, BND_LOG_WARNING, "%s: %zu of %zu boxes cover no pixel of their image (the first: annotation %lld) and are left out", t->coco.file, outside,
+          boxes, (long long)first);
+  return BND_OK;
+}
+
 static bnd_status make_loader(bnd_training *t) {
   if (t->preprocessing.width != t->preprocessing.height && !t->o.no_augmentation)
     return bnd_fail(t->error, BND_ERROR_UNSUPPORTED, "augmentation works on square inputs, not on %dx%d", t->preprocessing.width,
@@ -171,6 +195,7 @@ static bnd_status make_loader(bnd_training *t) {
   options.share = t->o.share;
   BND_TRY(bnd_loader_create(&t->coco, &options, &t->loader, t->error));
   t->result->images = bnd_loader_count(&t->loader);
+  BND_TRY(check_boxes(t));
   return files_exist(t);
 }
 
