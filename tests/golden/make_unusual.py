@@ -143,5 +143,7 @@ model.set_dataset_processing_params(class_names=names, image_processor=chain, io
 found = model.predict(f"{shapes}/images/val2017/000000000003.jpg", iou=0.7, conf=0.25, fuse_model=False, skip_image_resizing=False).prediction
 with open(f"{out}/roboflow.tsv", "w") as f:
     for box, score, label in zip(found.bboxes_xyxy, found.confidence, found.labels):
+        if score < 0.6:  # below, the number of candidates cuts the list
+            continue
         f.write("\t".join([f"{score:.6f}", str(int(label)), *(f"{v:.2f}" for v in box)]) + "\n")
 print(len(found.confidence), "boxes")
