@@ -10,8 +10,10 @@ typedef enum bnd_exec_mode {
 } bnd_exec_mode;
 
 typedef enum bnd_exec_backend {
-  BND_BACKEND_ONEDNN,   /* oneDNN convolutions, fused loops around them */
-  BND_BACKEND_REFERENCE /* plain loops for every operator: what tests trust */
+  BND_BACKEND_ONEDNN,    /* oneDNN convolutions, fused loops around them */
+  BND_BACKEND_REFERENCE, /* plain loops for every operator: what tests trust */
+  BND_BACKEND_INT8       /* quantized values kept as int8, convolutions in int8 where that is exact; the rest as BND_BACKEND_ONEDNN. Needs
+                            BND_EXEC_FAKE_QUANTIZE; the same results, bit for bit, as that backend's (docs/numerics.md) */
 } bnd_exec_backend;
 
 typedef struct bnd_exec_options {
@@ -56,5 +58,21 @@ const float *bnd_session_output(const bnd_session *session, int index);
    is on also the shortest time of each step over its runs (processor time with one thread). */
 bnd_status bnd_executor_describe(const bnd_executor *executor, const bnd_session *timed, bnd_string *text, bnd_error *error);
 void bnd_session_set_timing(bnd_session *session, bool on);
+
+/* One step of the plan. Texts are the executor's. */
+typedef struct bnd_step_info {
+  const char *name;   /* of the node it computes */
+  const char *kernel; /* "jit_uni_int8:avx2", "scale_add", "softmax" */
+  const char *reason; /* why it is not a faster kernel: "signed input saturates these instructions"; "" = nothing faster is known */
+  bnd_shape input, output; /* first operand and first result; rank 0 where there is none */
+  int64_t window[2], stride[2]; /* convolutions */
+  double operations;            /* multiply-adds of convolutions and matrix products, else 0 */
+  size_t bytes;                 /* read and written, weights included */
+  bool convolution;
+  bool integer; /* int8 in, int8 out */
+  double seconds; /* shortest of the timed runs; 0 = not timed */
+} bnd_step_info;
+int bnd_executor_step_count(const bnd_executor *executor);
+void bnd_executor_step_info(const bnd_executor *executor, const bnd_session *timed, int index, bnd_step_info *info);
 
 #endif
