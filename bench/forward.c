@@ -65,10 +65,10 @@ static void make_candidate(dnnl_engine_t engine, const layer *l, dnnl_format_tag
   const dnnl_dims_t x_dims = {1, l->in, l->height, l->width}, y_dims = {1, l->out, l->height / l->stride, l->width / l->stride};
   const dnnl_dims_t w_dims = {l->out, l->in, l->window, l->window}, b_dims = {l->out};
   bnd_dnnl_desc x, y, w, b;
-  check(bnd_dnnl_desc_init(&x, 4, x_dims, l->in == 3 && tag != dnnl_nhwc ? dnnl_nchw : tag));
-  check(bnd_dnnl_desc_init(&y, 4, y_dims, tag));
-  check(bnd_dnnl_desc_init(&w, 4, w_dims, dnnl_format_tag_any));
-  check(bnd_dnnl_desc_init(&b, 1, b_dims, dnnl_a));
+  check(bnd_dnnl_desc_init(&x, 4, x_dims, dnnl_f32, l->in == 3 && tag != dnnl_nhwc ? dnnl_nchw : tag));
+  check(bnd_dnnl_desc_init(&y, 4, y_dims, dnnl_f32, tag));
+  check(bnd_dnnl_desc_init(&w, 4, w_dims, dnnl_f32, dnnl_format_tag_any));
+  check(bnd_dnnl_desc_init(&b, 1, b_dims, dnnl_f32, dnnl_a));
   dnnl_primitive_attr_t attributes;
   dnnl_post_ops_t tail;
   check(dnnl_primitive_attr_create(&attributes));

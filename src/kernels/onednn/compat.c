@@ -8,8 +8,8 @@ static dnnl_prop_kind_t propagation(bnd_dnnl_kind kind) {
 
 #if DNNL_VERSION_MAJOR >= 3
 
-dnnl_status_t bnd_dnnl_desc_init(bnd_dnnl_desc *desc, int rank, const dnnl_dims_t dims, dnnl_format_tag_t tag) {
-  return dnnl_memory_desc_create_with_tag(desc, rank, dims, dnnl_f32, tag);
+dnnl_status_t bnd_dnnl_desc_init(bnd_dnnl_desc *desc, int rank, const dnnl_dims_t dims, dnnl_data_type_t type, dnnl_format_tag_t tag) {
+  return dnnl_memory_desc_create_with_tag(desc, rank, dims, type, tag);
 }
 
 void bnd_dnnl_desc_release(bnd_dnnl_desc *desc) {
@@ -19,6 +19,11 @@ void bnd_dnnl_desc_release(bnd_dnnl_desc *desc) {
 
 bnd_dnnl_desc_view bnd_dnnl_desc_get(const bnd_dnnl_desc *desc) {
   return *desc;
+}
+
+dnnl_status_t bnd_dnnl_set_scales(dnnl_primitive_attr_t attributes, size_t count, const float *scales) {
+  (void)scales;
+  return dnnl_primitive_attr_set_scales_mask(attributes, DNNL_ARG_WEIGHTS, count > 1 ? 1 << 0 : 0);
 }
 
 dnnl_status_t bnd_dnnl_append_eltwise(dnnl_post_ops_t list, dnnl_alg_kind_t kind, float alpha, float beta) {
@@ -43,8 +48,8 @@ dnnl_status_t bnd_dnnl_convolution_describe(dnnl_primitive_desc_t *description, 
 
 #else
 
-dnnl_status_t bnd_dnnl_desc_init(bnd_dnnl_desc *desc, int rank, const dnnl_dims_t dims, dnnl_format_tag_t tag) {
-  return dnnl_memory_desc_init_by_tag(desc, rank, dims, dnnl_f32, tag);
+dnnl_status_t bnd_dnnl_desc_init(bnd_dnnl_desc *desc, int rank, const dnnl_dims_t dims, dnnl_data_type_t type, dnnl_format_tag_t tag) {
+  return dnnl_memory_desc_init_by_tag(desc, rank, dims, type, tag);
 }
 
 void bnd_dnnl_desc_release(bnd_dnnl_desc *desc) {
@@ -53,6 +58,10 @@ void bnd_dnnl_desc_release(bnd_dnnl_desc *desc) {
 
 bnd_dnnl_desc_view bnd_dnnl_desc_get(const bnd_dnnl_desc *desc) {
   return desc;
+}
+
+dnnl_status_t bnd_dnnl_set_scales(dnnl_primitive_attr_t attributes, size_t count, const float *scales) {
+  return dnnl_primitive_attr_set_output_scales(attributes, (dnnl_dim_t)count, count > 1 ? 1 << 1 : 0, scales);
 }
 
 dnnl_status_t bnd_dnnl_append_eltwise(dnnl_post_ops_t list, dnnl_alg_kind_t kind, float alpha, float beta) {

@@ -13,9 +13,21 @@ typedef dnnl_memory_desc_t bnd_dnnl_desc;
 typedef const dnnl_memory_desc_t *bnd_dnnl_desc_view;
 #endif
 
-dnnl_status_t bnd_dnnl_desc_init(bnd_dnnl_desc *desc, int rank, const dnnl_dims_t dims, dnnl_format_tag_t tag); /* float32 */
+dnnl_status_t bnd_dnnl_desc_init(bnd_dnnl_desc *desc, int rank, const dnnl_dims_t dims, dnnl_data_type_t type, dnnl_format_tag_t tag);
 void bnd_dnnl_desc_release(bnd_dnnl_desc *desc);
 bnd_dnnl_desc_view bnd_dnnl_desc_get(const bnd_dnnl_desc *desc);
+
+/* int8 convolutions: y = scale * sum + bias, one scale for all output channels or one for each. */
+#if DNNL_VERSION_MAJOR >= 3
+enum { BND_DNNL_SCALES_AT_RUN_TIME = 1, BND_DNNL_SCALE_ARGUMENT = DNNL_ARG_ATTR_SCALES | DNNL_ARG_WEIGHTS }; /* given with each call */
+#else
+enum { BND_DNNL_SCALES_AT_RUN_TIME = 0, BND_DNNL_SCALE_ARGUMENT = 0 };
+#endif
+dnnl_status_t bnd_dnnl_set_scales(dnnl_primitive_attr_t attributes, size_t count, const float *scales);
+/* What the bias has to be divided by: oneDNN 2 adds it before it multiplies by the scale. */
+static inline float bnd_dnnl_bias_divisor(float scale) {
+  return BND_DNNL_SCALES_AT_RUN_TIME ? 1.f : scale;
+}
 
 dnnl_status_t bnd_dnnl_append_eltwise(dnnl_post_ops_t list, dnnl_alg_kind_t kind, float alpha, float beta);
 

@@ -8,18 +8,7 @@
 #include "base/memory.h"
 #include "kernels/onednn/engine.h"
 
-enum { KERNEL_NAME = 48 };
-
-struct bnd_onednn_convolution {
-  dnnl_engine_t engine; /* of the bnd_onednn it was made with */
-  dnnl_primitive_desc_t description;
-  dnnl_primitive_t primitive;
-  float *weight, *bias; /* packed; bias NULL = none */
-  size_t weight_bytes, bias_bytes, scratch_bytes;
-  char kernel[KERNEL_NAME];
-};
-
-enum { SOURCE, WEIGHT, BIAS, DESTINATION, SCRATCH, MEMORY_COUNT };
+enum { SOURCE, WEIGHT, BIAS, DESTINATION, SCRATCH, SCALE, MEMORY_COUNT };
 
 struct bnd_onednn_call {
   const bnd_onednn_convolution *convolution;
@@ -86,7 +75,7 @@ static bnd_status build(bnd_onednn *engine, const bnd_convolution_shape *shape, 
   *found = false;
   if (status == dnnl_unimplemented) return BND_OK;
   if (status != dnnl_success) return bnd_onednn_fail(error, status, "describing a convolution");
-  snprintf(convolution->kernel, sizeof convolution->kernel, "%s", bnd_onednn_kernel_name(convolution->description));
+  bnd_onednn_set_kernel_name(convolution);
   if (!bnd_onednn_is_direct(convolution->kernel)) return BND_OK;
   *found = true;
   convolution->engine = engine->engine;
@@ -114,17 +103,22 @@ bnd_status bnd_onednn_convolution_create(bnd_onednn *engine, const bnd_convoluti
   return status;
 }
 
+void bnd_onednn_set_kernel_name(bnd_onednn_convolution *convolution) {
+  snprintf(convolution->kernel, sizeof convolution->kernel, "%s", bnd_onednn_kernel_name(convolution->description));
+}
+
 void bnd_onednn_convolution_destroy(bnd_onednn_convolution *convolution) {
   if (!convolution) return;
   if (convolution->primitive) dnnl_primitive_destroy(convolution->primitive);
   if (convolution->description) dnnl_primitive_desc_destroy(convolution->description);
   free(convolution->weight);
   free(convolution->bias);
+  free(convolution->scale);
   free(convolution);
 }
 
 size_t bnd_onednn_convolution_weight_bytes(const bnd_onednn_convolution *convolution) {
-  return convolution->weight_bytes + convolution->bias_bytes;
+  return convolution->weight_bytes + convolution->bias_bytes + convolution->scale_count * sizeof(float);
 }
 size_t bnd_onednn_convolution_scratch_bytes(const bnd_onednn_convolution *convolution) {
   return convolution->scratch_bytes;
@@ -134,6 +128,14 @@ const char *bnd_onednn_convolution_kernel(const bnd_onednn_convolution *convolut
 }
 
 /* --- running --- */
+
+static dnnl_status_t create_scale(const bnd_onednn_convolution *convolution, dnnl_memory_t *memory) {
+  bnd_dnnl_desc desc = {0};
+  dnnl_status_t status = bnd_dnnl_desc_init(&desc, 1, (const dnnl_dims_t){(dnnl_dim_t)convolution->scale_count}, dnnl_f32, dnnl_a);
+  if (status == dnnl_success) status = dnnl_memory_create(memory, bnd_dnnl_desc_get(&desc), convolution->engine, convolution->scale);
+  bnd_dnnl_desc_release(&desc);
+  return status;
+}
 
 bnd_status bnd_onednn_call_create(const bnd_onednn_convolution *convolution, bnd_onednn_call **call, bnd_error *error) {
   bnd_onednn_call *made = *call = bnd_calloc(1, sizeof *made);
@@ -150,6 +152,7 @@ bnd_status bnd_onednn_call_create(const bnd_onednn_convolution *convolution, bnd
   dnnl_status_t status = dnnl_stream_create(&made->stream, convolution->engine, dnnl_stream_default_flags);
   for (int i = 0; i < MEMORY_COUNT && status == dnnl_success; i++)
     if (descs[i]) status = dnnl_memory_create(&made->memory[i], descs[i], convolution->engine, data[i]);
+  if (status == dnnl_success && convolution->scale) status = create_scale(convolution, &made->memory[SCALE]);
   if (status == dnnl_success) return BND_OK;
   bnd_onednn_call_destroy(made);
   *call = NULL;
@@ -164,12 +167,13 @@ void bnd_onednn_call_destroy(bnd_onednn_call *call) {
   free(call);
 }
 
-bnd_status bnd_onednn_call_run(bnd_onednn_call *call, const float *x, float *y, void *scratch, bnd_error *error) {
+bnd_status bnd_onednn_call_run(bnd_onednn_call *call, const void *x, void *y, void *scratch, bnd_error *error) {
   dnnl_status_t status = dnnl_memory_set_data_handle(call->memory[SOURCE], (void *)(uintptr_t)x);
   if (status == dnnl_success) status = dnnl_memory_set_data_handle(call->memory[DESTINATION], y);
   if (status == dnnl_success && call->memory[SCRATCH]) status = dnnl_memory_set_data_handle(call->memory[SCRATCH], scratch);
   if (status != dnnl_success) return bnd_onednn_fail(error, status, "running a convolution");
-  static const int roles[MEMORY_COUNT] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_BIAS, DNNL_ARG_DST, DNNL_ARG_SCRATCHPAD};
+  static const int roles[MEMORY_COUNT] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_BIAS, DNNL_ARG_DST, DNNL_ARG_SCRATCHPAD,
+                                          BND_DNNL_SCALE_ARGUMENT};
   dnnl_exec_arg_t arguments[MEMORY_COUNT];
   int count = 0;
   for (int i = 0; i < MEMORY_COUNT; i++)

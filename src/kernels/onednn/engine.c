@@ -49,10 +49,10 @@ dnnl_status_t bnd_onednn_describe(const bnd_onednn *engine, const bnd_convolutio
   const dnnl_dims_t w_dims = {(dnnl_dim_t)s->out_channels, (dnnl_dim_t)s->in_channels, s->window[0], s->window[1]},
                     b_dims = {(dnnl_dim_t)s->out_channels};
   bnd_dnnl_desc x = {0}, y = {0}, w = {0}, b = {0};
-  dnnl_status_t status = bnd_dnnl_desc_init(&x, 4, x_dims, s->plain_input ? dnnl_nchw : blocked);
-  if (status == dnnl_success) status = bnd_dnnl_desc_init(&y, 4, y_dims, blocked);
-  if (status == dnnl_success) status = bnd_dnnl_desc_init(&w, 4, w_dims, dnnl_format_tag_any);
-  if (status == dnnl_success) status = bnd_dnnl_desc_init(&b, 1, b_dims, dnnl_a);
+  dnnl_status_t status = bnd_dnnl_desc_init(&x, 4, x_dims, dnnl_f32, s->plain_input ? dnnl_nchw : blocked);
+  if (status == dnnl_success) status = bnd_dnnl_desc_init(&y, 4, y_dims, dnnl_f32, blocked);
+  if (status == dnnl_success) status = bnd_dnnl_desc_init(&w, 4, w_dims, dnnl_f32, dnnl_format_tag_any);
+  if (status == dnnl_success) status = bnd_dnnl_desc_init(&b, 1, b_dims, dnnl_f32, dnnl_a);
   if (status == dnnl_success) {
     bnd_dnnl_convolution c = {.kind = kind,
                               .x = bnd_dnnl_desc_get(&x),
@@ -118,7 +118,7 @@ size_t bnd_onednn_bytes(const_dnnl_primitive_desc_t description, dnnl_query_t wh
 
 /* --- weights --- */
 
-static dnnl_status_t reorder(dnnl_engine_t engine, bnd_dnnl_desc_view from_desc, float *from, bnd_dnnl_desc_view to_desc, float *to) {
+dnnl_status_t bnd_onednn_reorder(dnnl_engine_t engine, bnd_dnnl_desc_view from_desc, void *from, bnd_dnnl_desc_view to_desc, void *to) {
   dnnl_primitive_desc_t description = NULL;
   dnnl_primitive_t primitive = NULL;
   dnnl_stream_t stream = NULL;
@@ -153,7 +153,7 @@ static const float *prepared_weight(const bnd_convolution_shape *shape, const bn
 
 static dnnl_status_t describe_plain_weight(const bnd_convolution_shape *padded, bnd_dnnl_desc *desc) {
   const dnnl_dims_t dims = {(dnnl_dim_t)padded->out_channels, (dnnl_dim_t)padded->in_channels, padded->window[0], padded->window[1]};
-  return bnd_dnnl_desc_init(desc, 4, dims, dnnl_oihw);
+  return bnd_dnnl_desc_init(desc, 4, dims, dnnl_f32, dnnl_oihw);
 }
 
 bnd_status bnd_onednn_pack_weight(const bnd_onednn *engine, const bnd_convolution_shape *shape, const float *weight, float factor,
@@ -165,7 +165,7 @@ bnd_status bnd_onednn_pack_weight(const bnd_onednn *engine, const bnd_convolutio
   bnd_dnnl_desc desc = {0};
   dnnl_status_t status = describe_plain_weight(&padded, &desc);
   /* oneDNN takes the source of a reorder without const but does not write to it */
-  if (status == dnnl_success) status = reorder(engine->engine, bnd_dnnl_desc_get(&desc), (float *)(uintptr_t)plain, packed_desc, packed);
+  if (status == dnnl_success) status = bnd_onednn_reorder(engine->engine, bnd_dnnl_desc_get(&desc), (float *)(uintptr_t)plain, packed_desc, packed);
   bnd_dnnl_desc_release(&desc);
   free(owned);
   return status == dnnl_success ? BND_OK : bnd_onednn_fail(error, status, "packing weights");
@@ -180,7 +180,7 @@ bnd_status bnd_onednn_unpack_weight(const bnd_onednn *engine, const bnd_convolut
   if (!wide) return bnd_fail_memory(error, "padded weights");
   bnd_dnnl_desc desc = {0};
   dnnl_status_t status = describe_plain_weight(&padded, &desc);
-  if (status == dnnl_success) status = reorder(engine->engine, packed_desc, (float *)(uintptr_t)packed, bnd_dnnl_desc_get(&desc), wide);
+  if (status == dnnl_success) status = bnd_onednn_reorder(engine->engine, packed_desc, (float *)(uintptr_t)packed, bnd_dnnl_desc_get(&desc), wide);
   bnd_dnnl_desc_release(&desc);
   if (!same) {
     for (size_t o = 0; status == dnnl_success && o < shape->out_channels; o++) memcpy(weight + o * row, wide + o * padded_row, row * sizeof(float));

@@ -10,10 +10,26 @@ struct bnd_onednn {
   size_t block; /* 0 = no generated convolutions */
 };
 
+enum { BND_ONEDNN_KERNEL_NAME = 48 };
+
+struct bnd_onednn_convolution {
+  dnnl_engine_t engine; /* of the bnd_onednn it was made with */
+  dnnl_primitive_desc_t description;
+  dnnl_primitive_t primitive;
+  void *weight;       /* packed */
+  float *bias;        /* NULL = none */
+  float *scale;       /* of int8 sums, where oneDNN wants it with each call; else NULL */
+  size_t scale_count;
+  size_t weight_bytes, bias_bytes, scratch_bytes;
+  char kernel[BND_ONEDNN_KERNEL_NAME];
+};
+void bnd_onednn_set_kernel_name(bnd_onednn_convolution *convolution); /* from its description */
+
 bnd_status bnd_onednn_fail(bnd_error *error, dnnl_status_t status, const char *what);
 
 const char *bnd_onednn_kernel_name(const_dnnl_primitive_desc_t description); /* "jit:avx2"; borrowed, "" if unknown */
 bool bnd_onednn_is_direct(const char *kernel_name);
+dnnl_status_t bnd_onednn_reorder(dnnl_engine_t engine, bnd_dnnl_desc_view from_desc, void *from, bnd_dnnl_desc_view to_desc, void *to);
 size_t bnd_onednn_bytes(const_dnnl_primitive_desc_t description, dnnl_query_t what); /* of the memory behind a query; 0 = none */
 
 /* The shape with channels rounded up to whole blocks, but for a row-major input. */

@@ -40,7 +40,7 @@ const char *bnd_onednn_convolution_kernel(const bnd_onednn_convolution *convolut
 typedef struct bnd_onednn_call bnd_onednn_call;
 bnd_status bnd_onednn_call_create(const bnd_onednn_convolution *convolution, bnd_onednn_call **call, bnd_error *error);
 void bnd_onednn_call_destroy(bnd_onednn_call *call); /* NULL is fine */
-/* scratch: at least scratch_bytes, 64-byte aligned. */
-bnd_status bnd_onednn_call_run(bnd_onednn_call *call, const float *x, float *y, void *scratch, bnd_error *error);
+/* x, y: floats, of int8 convolutions bytes. scratch: at least scratch_bytes, 64-byte aligned. */
+bnd_status bnd_onednn_call_run(bnd_onednn_call *call, const void *x, void *y, void *scratch, bnd_error *error);
 
 #endif

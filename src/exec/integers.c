@@ -1,0 +1,100 @@
+#include "exec/integers.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/memory.h"
+
+bool bnd_grid_fits_bytes(const bnd_grid *grid) {
+  return grid->low >= -128.f && grid->high <= 127.f;
+}
+
+/* The largest e such that all values are whole multiples of 2^e; INT_MAX when all are 0. False for values that are no numbers. */
+static bool common_exponent(const float *values, size_t count, int *result) {
+  *result = INT_MAX;
+  for (size_t i = 0; i < count; i++) {
+    if (!isfinite(values[i])) return false;
+    if (values[i] == 0.f) continue;
+    int exponent;
+    const uint32_t mantissa = (uint32_t)fabsf(ldexpf(frexpf(values[i], &exponent), 24)); /* 24 bits, not 0 */
+    const int lowest = exponent - 24 + __builtin_ctz(mantissa);
+    if (lowest < *result) *result = lowest;
+  }
+  return true;
+}
+
+static bool is_multiple_of_bytes(const float *values, size_t count, int exponent) {
+  const float step = ldexpf(1.f, exponent);
+  for (size_t i = 0; i < count; i++)
+    if (values[i] > 127.f * step || values[i] < -128.f * step) return false;
+  return true;
+}
+
+/* One exponent for all channels if that fits, else one for each. False: the weights are no bytes. */
+static bool find_exponents(const float *weight, size_t out, size_t row, int *exponents, size_t *count) {
+  *count = 1;
+  if (!common_exponent(weight, out * row, &exponents[0])) return false;
+  if (exponents[0] == INT_MAX) exponents[0] = 0;
+  if (is_multiple_of_bytes(weight, out * row, exponents[0])) return true;
+  *count = out;
+  for (size_t o = 0; o < out; o++) {
+    common_exponent(weight + o * row, row, &exponents[o]);
+    if (exponents[o] == INT_MAX) exponents[o] = 0;
+    if (!is_multiple_of_bytes(weight + o * row, row, exponents[o])) return false;
+  }
+  return true;
+}
+
+/* Largest magnitude of a sum in its smallest unit: that of the products or that of the bias, whichever is finer. */
+static double largest_sum(const int8_t *weight, size_t row, int unit, float bias, int x_most) {
+  double sum = 0;
+  for (size_t i = 0; i < row; i++) sum += abs(weight[i]);
+  int bias_unit = INT_MAX;
+  if (!common_exponent(&bias, 1, &bias_unit)) return INFINITY;
+  const int finest = bias_unit < unit ? bias_unit : unit;
+  return ldexp(sum * x_most, unit - finest) + ldexp(fabs((double)bias), -finest);
+}
+
+static bool fill(const float *weight, const float *bias, size_t out, size_t row, const int *exponents, const bnd_grid *x, bool non_negative,
+                 const bnd_grid *y, bnd_integer_convolution *result) {
+  int x_exponent, y_exponent;
+  frexpf(x->step, &x_exponent), frexpf(y->step, &y_exponent);
+  x_exponent--, y_exponent--;
+  result->exact_in_float = true;
+  for (size_t o = 0; o < out; o++) {
+    const int exponent = exponents[result->scale_count > 1 ? o : 0], unit = exponent + x_exponent;
+    const float inverse = ldexpf(1.f, -exponent);
+    for (size_t i = 0; i < row; i++) result->weight[o * row + i] = (int8_t)(weight[o * row + i] * inverse);
+    if (o < result->scale_count) result->scale[o] = ldexpf(1.f, unit - y_exponent);
+    if (bias) result->bias[o] = ldexpf(bias[o], -y_exponent);
+    if (!isnormal(ldexpf(1.f, unit - y_exponent)) || (bias && !isfinite(result->bias[o]))) return false;
+    if (!(largest_sum(result->weight + o * row, row, unit, bias ? bias[o] : 0.f, non_negative ? 127 : 128) < 0x1p24)) result->exact_in_float = false;
+  }
+  return true;
+}
+
+bnd_status bnd_integer_convolution_create(const bnd_tensor *weight, const bnd_tensor *bias, const bnd_grid *x, bool non_negative, const bnd_grid *y,
+                                          bnd_integer_convolution *result, bool *found, bnd_error *error) {
+  *result = (bnd_integer_convolution){0};
+  *found = false;
+  const size_t out = (size_t)weight->shape.size[0], row = out ? weight->count / out : 0;
+  if (!row || weight->dtype != BND_F32) return BND_OK;
+  int *exponents = bnd_calloc(out, sizeof *exponents);
+  result->weight = bnd_alloc_aligned(weight->count, 1);
+  result->scale = bnd_calloc(out, sizeof *result->scale);
+  if (bias->data) result->bias = bnd_calloc(out, sizeof *result->bias);
+  const bool ready = exponents && result->weight && result->scale && (!bias->data || result->bias);
+  if (ready)
+    *found = find_exponents(bnd_f32(weight), out, row, exponents, &result->scale_count) &&
+             fill(bnd_f32(weight), bias->data ? bnd_f32(bias) : NULL, out, row, exponents, x, non_negative, y, result);
+  free(exponents);
+  if (!*found) bnd_integer_convolution_free(result);
+  return ready ? BND_OK : bnd_fail_memory(error, "integer weights");
+}
+
+void bnd_integer_convolution_free(bnd_integer_convolution *convolution) {
+  free(convolution->weight);
+  free(convolution->scale);
+  free(convolution->bias);
+  *convolution = (bnd_integer_convolution){0};
+}
