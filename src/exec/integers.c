@@ -1,5 +1,6 @@
 #include "exec/integers.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -55,6 +56,13 @@ static double largest_sum(const int8_t *weight, size_t row, int unit, float bias
   return ldexp(sum * x_most, unit - finest) + ldexp(fabs((double)bias), -finest);
 }
 
+/* Biases are bytes of their own exponent, or whole units of the sum. */
+static bool is_integer_bias(float bias, int unit) {
+  int own;
+  if (!common_exponent(&bias, 1, &own)) return false;
+  return own >= unit || is_multiple_of_bytes(&bias, 1, own);
+}
+
 static bool fill(const float *weight, const float *bias, size_t out, size_t row, const int *exponents, const bnd_grid *x, bool non_negative,
                  const bnd_grid *y, bnd_integer_convolution *result) {
   int x_exponent, y_exponent;
@@ -67,6 +75,7 @@ static bool fill(const float *weight, const float *bias, size_t out, size_t row,
     for (size_t i = 0; i < row; i++) result->weight[o * row + i] = (int8_t)(weight[o * row + i] * inverse);
     if (o < result->scale_count) result->scale[o] = ldexpf(1.f, unit - y_exponent);
     if (bias) result->bias[o] = ldexpf(bias[o], -y_exponent);
+    if (bias && !is_integer_bias(bias[o], unit)) return false;
     if (!isnormal(ldexpf(1.f, unit - y_exponent)) || (bias && !isfinite(result->bias[o]))) return false;
     if (!(largest_sum(result->weight + o * row, row, unit, bias ? bias[o] : 0.f, non_negative ? 127 : 128) < 0x1p24)) result->exact_in_float = false;
   }
