@@ -37,11 +37,12 @@ typedef enum bnd_form {
   BND_FORM_FOLDED   /* everything merged that can be */
 } bnd_form;
 
-/* What computes. Both give the same quantized results; the second is slow and simple. */
+/* What computes. All give the same quantized results, bit for bit (docs/numerics.md). */
 typedef enum bnd_executor_kind {
-  BND_EXECUTOR_DEFAULT = 0, /* the fast one */
-  BND_EXECUTOR_FAKEQUANT,
-  BND_EXECUTOR_REFERENCE
+  BND_EXECUTOR_DEFAULT = 0, /* int8 for quantized networks, float32 for others */
+  BND_EXECUTOR_FAKEQUANT,   /* float32 values that are whole numbers of quanta, as in training */
+  BND_EXECUTOR_REFERENCE,   /* plain loops: slow and simple */
+  BND_EXECUTOR_INT8         /* int8 values, convolutions in integers where the processor has exact instructions for them */
 } bnd_executor_kind;
 
 /* Format, inputs, outputs, layers, parameters, multiply-accumulates, classes, preprocessing; as text or as one JSON object. */
@@ -73,7 +74,7 @@ typedef struct bnd_evaluate_options {
   uint64_t images;            /* only the first so many; 0 = all */
   int size;                   /* as above */
   bnd_form form;              /* default: train */
-  bnd_executor_kind executor; /* default: fakequant */
+  bnd_executor_kind executor;
 } bnd_evaluate_options;
 
 typedef struct bnd_class_result {
@@ -103,6 +104,7 @@ typedef struct bnd_predict_options {
   double iou;          /* overlap from which the weaker box of a class goes; 0 = 0.7 */
   int maximum;         /* boxes per image; 0 = 300 */
   int size;            /* as above */
+  bnd_executor_kind executor;
 } bnd_predict_options;
 /* Finds objects; *json is one JSON array with an object for each image: file, width, height, boxes (class, name, score, x, y, width, height). */
 BND_API bnd_status bnd_predict(const bnd_model *model, const bnd_predict_options *options, const bnd_context *context, char **json,

@@ -76,7 +76,7 @@ void cli_wrap(FILE *stream, const char *text, int column);
 bnd_form cli_form(const char *choice);
 bnd_executor_kind cli_executor(const char *choice);
 #define CLI_FORMS "train|partial|folded"
-#define CLI_EXECUTORS "fakequant|reference"
+#define CLI_EXECUTORS "int8|fakequant|reference"
 
 /* ---- Messages, tables and JSON (output.c) ---- */
 void cli_start(const char *program, int argc, char **argv); /* once, first thing */

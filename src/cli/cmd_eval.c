@@ -81,7 +81,7 @@ int cli_evaluate(int argc, char **argv) {
       {"images", 'n', CLI_COUNT, &evaluate.images, "N", "only the first N images (default: all)", 0, 0, false},
       {"size", 0, CLI_INT, &evaluate.size, "S", "side of the square input, a multiple of 32 (default: the checkpoint's own, or 640)", 32, 8192, false},
       {"form", 0, CLI_CHOICE, &form, CLI_FORMS, "how far branches and batch normalization are merged (default: train)", 0, 0, false},
-      {"executor", 0, CLI_CHOICE, &executor, CLI_EXECUTORS, "what computes: fast, or plain loops to compare with (default: fakequant)", 0, 0, false},
+      {"executor", 0, CLI_CHOICE, &executor, CLI_EXECUTORS, "what computes quantized networks; all give the same numbers (default: int8)", 0, 0, false},
       {"json", 0, CLI_FLAG, &json, NULL, "as JSON", 0, 0, false},
       CLI_RUN_OPTIONS(run),
   };

@@ -228,5 +228,5 @@ bnd_form cli_form(const char *choice) {
 
 bnd_executor_kind cli_executor(const char *choice) {
   if (!choice) return BND_EXECUTOR_DEFAULT;
-  return choice[0] == 'f' ? BND_EXECUTOR_FAKEQUANT : BND_EXECUTOR_REFERENCE;
+  return choice[0] == 'i' ? BND_EXECUTOR_INT8 : choice[0] == 'f' ? BND_EXECUTOR_FAKEQUANT : BND_EXECUTOR_REFERENCE;
 }

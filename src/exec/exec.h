@@ -21,6 +21,8 @@ typedef struct bnd_exec_options {
   bnd_exec_backend backend;
   int threads;      /* inside one run; >= 1. Results do not depend on it */
   bool observe;     /* sessions call their probe with the input of every fake quantizer */
+  bool non_negative_inputs; /* the caller promises inputs without negative values, images for one: int8 kernels for those are faster. Where it matters a
+                               run that finds one fails with BND_ERROR_ARGUMENT */
   int output_limit; /* 0 = all outputs; k = only the first k tensors of the (flattened) output value are computed, the rest is dead code */
 } bnd_exec_options;
 

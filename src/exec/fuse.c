@@ -180,6 +180,18 @@ static bool moves_values(bnd_operator_id id) {
   }
 }
 
+static bool inputs_are_non_negative(const bnd_executor *plan, const bnd_step *step) {
+  for (int i = 0; i < step->input_count; i++)
+    if (!plan->values[step->inputs[i]].non_negative) return false;
+  return true;
+}
+
+static bool result_is_non_negative(const bnd_executor *plan, const bnd_step *step) {
+  if (step->tail.relu || step->tail.grid.low >= 0.f) return true;
+  const bool keeps_sign = step->kind == BND_STEP_POINTWISE || step->kind == BND_STEP_SCALE_ADD;
+  return keeps_sign && step->factor >= 0.f && inputs_are_non_negative(plan, step);
+}
+
 /* Values that only move stay on the grid of all the inputs they come from. */
 static void note_grid(bnd_executor *plan, const bnd_step *step) {
   if (step->output_count < 1) return;
@@ -187,6 +199,7 @@ static void note_grid(bnd_executor *plan, const bnd_step *step) {
   if (step->tail.has_grid) {
     first->on_grid = true;
     first->grid = step->tail.grid;
+    first->non_negative = result_is_non_negative(plan, step);
   } else if (step->kind == BND_STEP_KERNEL && moves_values(step->kernel.id) && !step->tail.relu) {
     const bnd_plan_value *input = &plan->values[step->inputs[0]];
     for (int i = 0; i < step->input_count; i++)
@@ -194,6 +207,7 @@ static void note_grid(bnd_executor *plan, const bnd_step *step) {
     for (int i = 0; i < step->output_count; i++) {
       plan->values[step->outputs[i]].on_grid = true;
       plan->values[step->outputs[i]].grid = input->grid;
+      plan->values[step->outputs[i]].non_negative = inputs_are_non_negative(plan, step);
     }
   }
 }
@@ -230,6 +244,20 @@ static bool takes_tail(const bnd_step *step) {
   return !moves_values(step->kernel.id) && step->kernel.id != BND_OP_FAKE_QUANTIZE && step->kernel.id != BND_OP_RELU;
 }
 
+/* A concatenation of bytes on several grids, then quantized: each part goes through a table of its own on its way. */
+static void absorb_requantization(bnd_executor *plan, links *l, size_t index) {
+  bnd_step *step = &plan->steps[index];
+  if (step->kind != BND_STEP_KERNEL || step->kernel.id != BND_OP_CAT || step->kernel.axis != 1 || plan->values[step->outputs[0]].shape.rank != 4) return;
+  for (int i = 0; i < step->input_count; i++)
+    if (step->inputs[i] < 0 || !bnd_plan_can_be_bytes(plan, step->inputs[i])) return;
+  if (l->use_count[step->outputs[0]] != 1) return;
+  bnd_step *next = &plan->steps[l->user[step->outputs[0]]];
+  if (next->kind != BND_STEP_POINTWISE || next->factor != 1.f || !next->tail.has_grid || !bnd_grid_fits_bytes(&next->tail.grid)) return;
+  step->tail = next->tail;
+  take_over(l, step, next, index);
+  plan->values[step->outputs[0]].non_negative = step->tail.relu || inputs_are_non_negative(plan, step);
+}
+
 static void fuse_all(bnd_executor *plan, links *l) {
   for (size_t s = 0; s < plan->step_count; s++) {
     if (!is_convolution(plan, &plan->steps[s])) continue;
@@ -243,9 +271,14 @@ static void fuse_all(bnd_executor *plan, links *l) {
     if (takes_tail(&plan->steps[s])) absorb_tail(plan, l, s);
   for (size_t s = 0; s < plan->step_count; s++) fuse_pointwise(plan, l, s);
   drop_repeated_quantization(plan);
+  if (plan->options.backend != BND_BACKEND_INT8) return;
+  connect(plan, l);
+  for (size_t s = 0; s < plan->step_count; s++) absorb_requantization(plan, l, s);
 }
 
-bnd_status bnd_plan_fuse(bnd_executor *plan, bnd_error *error) {
+/* --- links of a plan --- */
+
+static bnd_status with_links(bnd_executor *plan, void (*work)(bnd_executor *plan, links *l), bnd_error *error) {
   bnd_arena *scratch = bnd_arena_create();
   links l = {0};
   if (scratch) {
@@ -256,8 +289,27 @@ bnd_status bnd_plan_fuse(bnd_executor *plan, bnd_error *error) {
   const bool ready = l.producer && l.user && l.use_count;
   if (ready) {
     connect(plan, &l);
-    fuse_all(plan, &l);
+    work(plan, &l);
   }
   bnd_arena_destroy(scratch);
   return ready ? BND_OK : bnd_fail_memory(error, "the plan");
+}
+
+bnd_status bnd_plan_fuse(bnd_executor *plan, bnd_error *error) {
+  return with_links(plan, fuse_all, error);
+}
+
+static void keep_rounding(bnd_executor *plan, links *l) {
+  for (size_t s = 0; s < plan->step_count; s++) {
+    bnd_step *step = &plan->steps[s];
+    const bnd_operator_id id = step->kernel.id;
+    if (step->kind != BND_STEP_KERNEL || (id != BND_OP_CONV2D && id != BND_OP_CONV_TRANSPOSE2D && id != BND_OP_LINEAR)) continue;
+    const bnd_step *next = only_reader(plan, l, step);
+    if (next && next->kernel.id == BND_OP_RELU) next = only_reader(plan, l, next);
+    step->kernel.sticky = next && next->kernel.id == BND_OP_FAKE_QUANTIZE;
+  }
+}
+
+bnd_status bnd_plan_keep_rounding(bnd_executor *plan, bnd_error *error) {
+  return plan->options.mode == BND_EXEC_FAKE_QUANTIZE ? with_links(plan, keep_rounding, error) : BND_OK;
 }

@@ -1,44 +1,68 @@
-/* Which values are blocked, with conversions where layouts meet, and oneDNN's convolutions made. Layouts spread forward from convolutions: what works
-   on single values, pools and channel concatenation keep the layout they find; everything else works on plain data. */
+/* Which form every value takes, with conversions where forms meet, and convolutions made. Forms spread forward from convolutions: what works on single
+   values, pools and channel concatenation keep the form they find; everything else works on plain floats. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "exec/internal.h"
 
-static size_t layout_of(const bnd_executor *plan, int value) {
-  return plan->values[value].block;
+static bnd_value_storage storage_of(const bnd_executor *plan, int value) {
+  return plan->values[value].storage;
 }
 
-/* --- conversions --- */
+/* --- building blocks --- */
 
-static bnd_status convert(bnd_executor *plan, int *value, size_t block, bnd_error *error) {
-  if (*value < 0 || plan->values[*value].block == block) return BND_OK;
-  const int known = plan->values[*value].other_layout;
-  if (known >= 0) {
-    *value = known;
+/* A second value: the same numbers in another form. */
+static int add_twin(bnd_executor *plan, int value, bnd_value_storage storage) {
+  const bnd_shape shape = plan->values[value].shape;
+  const int made = bnd_plan_add_value(plan, &shape);
+  if (made < 0) return -1;
+  bnd_plan_value *old = &plan->values[value], *twin = &plan->values[made];
+  twin->on_grid = old->on_grid;
+  twin->grid = old->grid;
+  twin->non_negative = old->non_negative;
+  bnd_plan_set_storage(plan, made, storage);
+  for (int f = 0; f < BND_STORED_COUNT; f++) {
+    if (f == (int)storage) continue;
+    twin->stored_as[f] = old->stored_as[f];
+    if (old->stored_as[f] >= 0) plan->values[old->stored_as[f]].stored_as[storage] = made;
+  }
+  return made;
+}
+
+bnd_status bnd_plan_convert(bnd_executor *plan, int *value, bnd_value_storage storage, bnd_error *error) {
+  static const struct {
+    bnd_step_kind kind;
+    const char *name;
+  } conversions[] = {[BND_STORED_PLAIN] = {BND_STEP_TO_PLAIN, "to_plain"}, [BND_STORED_BLOCKED] = {BND_STEP_TO_BLOCKED, "to_blocked"},
+                     [BND_STORED_BYTES] = {BND_STEP_TO_BYTES, "to_bytes"}};
+  if (*value < 0 || storage_of(plan, *value) == storage) return BND_OK;
+  if (plan->values[*value].stored_as[storage] >= 0) {
+    *value = plan->values[*value].stored_as[storage];
     return BND_OK;
   }
-  const bnd_shape shape = plan->values[*value].shape;
-  const int made = bnd_plan_add_value(plan, &shape);
-  bnd_step *step =
-      made < 0 ? NULL : bnd_plan_add_step(plan, block ? BND_STEP_TO_BLOCKED : BND_STEP_TO_PLAIN, block ? "to_blocked" : "to_plain", -1, 1);
+  const bool from_bytes = storage_of(plan, *value) == BND_STORED_BYTES;
+  const int made = add_twin(plan, *value, storage);
+  bnd_step *step = made < 0 ? NULL
+                            : bnd_plan_add_step(plan, from_bytes ? BND_STEP_FROM_BYTES : conversions[storage].kind,
+                                                from_bytes ? "from_bytes" : conversions[storage].name, -1, 1);
   if (!step) return bnd_fail_memory(error, "the plan");
   step->inputs[0] = *value;
   step->outputs[0] = made;
   step->output_count = 1;
-  plan->values[made].block = block;
-  plan->values[made].other_layout = *value;
-  plan->values[*value].other_layout = made;
+  if (storage == BND_STORED_BYTES) {
+    step->tail.has_grid = true;
+    step->tail.grid = plan->values[*value].grid;
+  }
   *value = made;
   return BND_OK;
 }
 
-static bnd_status convert_inputs(bnd_executor *plan, bnd_step *step, size_t block, bnd_error *error) {
-  for (int i = 0; i < step->input_count; i++) BND_TRY(convert(plan, &step->inputs[i], block, error));
+static bnd_status convert_inputs(bnd_executor *plan, bnd_step *step, bnd_value_storage storage, bnd_error *error) {
+  for (int i = 0; i < step->input_count; i++) BND_TRY(bnd_plan_convert(plan, &step->inputs[i], storage, error));
   return BND_OK;
 }
 
-static bnd_status append(bnd_executor *plan, const bnd_step *step, bnd_error *error) {
+bnd_status bnd_plan_append(bnd_executor *plan, const bnd_step *step, bnd_error *error) {
   bnd_step *added = bnd_plan_add_step(plan, step->kind, step->name, step->node_id, 0);
   if (!added) return bnd_fail_memory(error, "the plan");
   const char *name = added->name;
@@ -47,182 +71,102 @@ static bnd_status append(bnd_executor *plan, const bnd_step *step, bnd_error *er
   return BND_OK;
 }
 
-/* --- convolutions --- */
-
-static bnd_convolution_shape shape_of_convolution(const bnd_executor *plan, const bnd_step *step, const bnd_shape *out, const bnd_tensor *weight) {
-  const bnd_shape *in = &plan->values[step->inputs[0]].shape;
-  bnd_convolution_shape shape = {.images = (size_t)in->size[0],
-                                 .in_channels = (size_t)in->size[1],
-                                 .in_height = (size_t)in->size[2],
-                                 .in_width = (size_t)in->size[3],
-                                 .out_channels = (size_t)out->size[1],
-                                 .out_height = (size_t)out->size[2],
-                                 .out_width = (size_t)out->size[3],
-                                 .window = {weight->shape.size[2], weight->shape.size[3]}};
-  memcpy(shape.stride, step->kernel.stride, sizeof shape.stride);
-  memcpy(shape.padding, step->kernel.padding, sizeof shape.padding);
-  memcpy(shape.dilation, step->kernel.dilation, sizeof shape.dilation);
-  return shape;
+static bool has_input_stored(const bnd_executor *plan, const bnd_step *step, bnd_value_storage storage) {
+  for (int i = 0; i < step->input_count; i++)
+    if (step->inputs[i] >= 0 && storage_of(plan, step->inputs[i]) == storage) return true;
+  return false;
 }
 
-/* Few channels in a plain value are better read as they are than spread over a block that is mostly padding. */
-enum { FEW_CHANNELS = 4 };
+/* --- bytes --- */
 
-static bnd_status make_convolution(bnd_executor *plan, bnd_step *step, bnd_error *error) {
-  bnd_tensor weight = {0}, bias = {0};
-  BND_TRY(bnd_plan_weights(plan, step, &weight, &bias, error));
-  bnd_convolution_shape shape = shape_of_convolution(plan, step, &plan->values[step->outputs[0]].shape, &weight);
-  shape.plain_input = layout_of(plan, step->inputs[0]) == 0 && shape.in_channels <= FEW_CHANNELS;
-  bnd_status status = BND_OK;
-  /* several channels into one, as in the projection of the box distribution, are quicker in plain loops than in blocks of padding */
-  bool wanted = weight.dtype == BND_F32 && shape.out_channels > 1;
-  while (wanted && status == BND_OK) {
-    status = bnd_onednn_convolution_create(plan->onednn, &shape, &step->tail, bnd_f32(&weight), bias.data ? bnd_f32(&bias) : NULL,
-                                           plan->options.threads, &step->convolution, error);
-    wanted = !step->convolution && shape.plain_input; /* then perhaps with a blocked input */
-    if (wanted) shape.plain_input = false;
+bool bnd_plan_can_be_bytes(const bnd_executor *plan, int value) {
+  const bnd_plan_value *v = &plan->values[value];
+  return plan->options.backend == BND_BACKEND_INT8 && v->on_grid && bnd_grid_fits_bytes(&v->grid) && !v->constant.data;
+}
+
+static bool inputs_can_be_bytes(const bnd_executor *plan, const bnd_step *step) {
+  for (int i = 0; i < step->input_count; i++)
+    if (!bnd_plan_can_be_bytes(plan, step->inputs[i])) return false;
+  return true;
+}
+
+static bool result_can_be_bytes(const bnd_executor *plan, const bnd_step *step) {
+  return step->tail.has_grid && bnd_plan_can_be_bytes(plan, step->outputs[0]);
+}
+
+/* Convolutions, sums, pools and concatenations read bytes; whatever else there is would have to turn them into floats again. */
+static bool reads_bytes(const bnd_step *step) {
+  switch (step->kind) {
+    case BND_STEP_CONVOLUTION:
+    case BND_STEP_SCALE_ADD:
+    case BND_STEP_POINTWISE: return true;
+    case BND_STEP_KERNEL: return step->kernel.id == BND_OP_CAT || step->kernel.id == BND_OP_MAX_POOL2D;
+    default: return false;
   }
-  bnd_tensor_release(&weight);
-  bnd_tensor_release(&bias);
-  if (status == BND_OK && step->convolution && !shape.plain_input) status = convert(plan, &step->inputs[0], bnd_onednn_block(plan->onednn), error);
-  if (status == BND_OK && step->convolution) step->input_count = 1; /* the weights are packed */
-  return status;
 }
 
-/* Weights of a transposed convolution with kernel and stride 2, [in][out][2][2], as those of a 1x1 convolution with four groups of output channels,
-   each rounded up to whole blocks: [row parity][column parity][out][in]. */
-static bnd_status spread_weights(const bnd_tensor *weight, const bnd_tensor *bias, size_t block, bnd_tensor *wide_weight, bnd_tensor *wide_bias,
-                                 bnd_error *error) {
-  const size_t in = (size_t)weight->shape.size[0], out = (size_t)weight->shape.size[1], wide = (out + block - 1) / block * block;
-  BND_TRY(bnd_tensor_create(BND_F32, &BND_SHAPE((int64_t)(4 * wide), (int64_t)in, 1, 1), wide_weight, error));
-  if (bias->data) {
-    const bnd_status status = bnd_tensor_create(BND_F32, &BND_SHAPE((int64_t)(4 * wide)), wide_bias, error);
-    if (status != BND_OK) {
-      bnd_tensor_release(wide_weight);
-      return status;
-    }
-  }
-  for (size_t k = 0; k < 4; k++)
-    for (size_t o = 0; o < out; o++) {
-      for (size_t i = 0; i < in; i++) bnd_f32(wide_weight)[(k * wide + o) * in + i] = bnd_f32(weight)[(i * out + o) * 4 + k];
-      if (bias->data) bnd_f32(wide_bias)[k * wide + o] = bnd_f32(bias)[o];
-    }
-  return BND_OK;
+static void note_wishes(bnd_executor *plan, const bnd_step *steps, size_t count) {
+  for (size_t s = 0; s < count; s++)
+    for (int i = 0; i < steps[s].input_count && reads_bytes(&steps[s]); i++)
+      if (steps[s].inputs[i] >= 0 && plan->values[steps[s].inputs[i]].shape.rank == 4) plan->values[steps[s].inputs[i]].wants_bytes = true;
 }
 
-static bool doubles_sides(const bnd_executor *plan, const bnd_step *step, const bnd_shape *window) {
-  const bnd_shape *in = &plan->values[step->inputs[0]].shape, *out = &plan->values[step->outputs[0]].shape;
-  const bnd_kernel *k = &step->kernel;
-  return window->size[2] == 2 && window->size[3] == 2 && k->stride[0] == 2 && k->stride[1] == 2 && k->padding[0] == 0 && k->padding[1] == 0 &&
-         out->size[2] == 2 * in->size[2] && out->size[3] == 2 * in->size[3];
-}
-
-/* The 1x1 convolution in place of a transposed one, and the value between it and the step that spreads its pixels. */
-static bnd_status make_spreading(bnd_executor *plan, bnd_step *step, const bnd_tensor *weight, const bnd_tensor *bias, int *middle,
-                                 bnd_error *error) {
-  bnd_tensor wide_weight = {0}, wide_bias = {0};
-  BND_TRY(spread_weights(weight, bias, bnd_onednn_block(plan->onednn), &wide_weight, &wide_bias, error));
-  bnd_shape groups = plan->values[step->inputs[0]].shape;
-  groups.size[1] = wide_weight.shape.size[0];
-  bnd_convolution_shape shape = shape_of_convolution(plan, step, &groups, &wide_weight);
-  shape.stride[0] = shape.stride[1] = shape.dilation[0] = shape.dilation[1] = 1;
-  *middle = bnd_plan_add_value(plan, &groups);
-  const bnd_status status =
-      *middle < 0 ? bnd_fail_memory(error, "the plan")
-                  : bnd_onednn_convolution_create(plan->onednn, &shape, &step->tail, bnd_f32(&wide_weight),
-                                                  wide_bias.data ? bnd_f32(&wide_bias) : NULL, plan->options.threads, &step->convolution, error);
-  bnd_tensor_release(&wide_weight);
-  bnd_tensor_release(&wide_bias);
-  return status;
-}
-
-/* The step becomes a 1x1 convolution, *spread the step behind it. step->convolution stays NULL where that does not work. */
-static bnd_status make_transposed(bnd_executor *plan, bnd_step *step, bnd_step *spread, bnd_error *error) {
-  bnd_tensor weight = {0}, bias = {0};
-  int middle = -1;
-  const size_t block = bnd_onednn_block(plan->onednn);
-  BND_TRY(bnd_plan_weights(plan, step, &weight, &bias, error));
-  const bnd_status status = block && doubles_sides(plan, step, &weight.shape) ? make_spreading(plan, step, &weight, &bias, &middle, error) : BND_OK;
-  bnd_tensor_release(&weight);
-  bnd_tensor_release(&bias);
-  if (status != BND_OK || !step->convolution) return status;
-  *spread = (bnd_step){
-      .kind = BND_STEP_SPREAD, .name = step->name, .node_id = step->node_id, .input_count = 1, .output_count = 1, .workspace = -1, .factor = 1.f};
-  spread->inputs = bnd_arena_alloc(plan->arena, 1, sizeof *spread->inputs);
-  if (!spread->inputs) return bnd_fail_memory(error, "the plan");
-  spread->inputs[0] = middle;
-  spread->outputs[0] = step->outputs[0];
-  step->outputs[0] = middle;
-  step->input_count = 1; /* the weights are packed */
-  plan->values[middle].block = plan->values[spread->outputs[0]].block = block;
-  return convert(plan, &step->inputs[0], block, error);
-}
-
-/* A convolution for which oneDNN has nothing runs as a plain loop with the same tail. */
-static bnd_status fall_back(bnd_executor *plan, bnd_step *step, bnd_error *error) {
-  step->kind = BND_STEP_KERNEL;
-  BND_TRY(convert(plan, &step->inputs[0], 0, error));
-  BND_TRY(append(plan, step, error));
-  return bnd_plan_materialize(plan, plan->step_count - 1, error);
-}
-
-static bnd_status lay_out_convolution(bnd_executor *plan, bnd_step *step, bnd_error *error) {
-  bnd_step spread = {.kind = BND_STEP_DEAD};
-  bnd_status status = BND_OK;
-  if (step->kernel.groups == 1) status = step->transposed ? make_transposed(plan, step, &spread, error) : make_convolution(plan, step, error);
-  if (status == BND_OK && !step->convolution) return fall_back(plan, step, error);
-  if (status == BND_OK) status = append(plan, step, error);
-  if (status != BND_OK) {
-    bnd_onednn_convolution_destroy(step->convolution); /* the plan does not have it yet */
-    return status;
-  }
-  plan->values[step->outputs[0]].block = bnd_onednn_block(plan->onednn);
-  return spread.kind == BND_STEP_SPREAD ? append(plan, &spread, error) : BND_OK;
-}
-
-/* --- the other kinds --- */
+/* --- kinds --- */
 
 static bnd_status lay_out_max_pool(bnd_executor *plan, bnd_step *step, bnd_error *error) {
   const bnd_kernel *k = &step->kernel;
-  const size_t block = layout_of(plan, step->inputs[0]);
-  bool keeps_size = block > 0;
+  const bnd_value_storage storage = storage_of(plan, step->inputs[0]);
+  bool keeps_size = storage != BND_STORED_PLAIN && k->window[0] % 2 == 1;
   for (int i = 0; i < 2; i++)
     keeps_size = keeps_size && k->stride[i] == 1 && k->dilation[i] == 1 && k->window[i] == k->window[0] && k->padding[i] == k->window[0] / 2;
-  if (!keeps_size || k->window[0] % 2 == 0) {
-    BND_TRY(convert_inputs(plan, step, 0, error));
-    return append(plan, step, error);
+  if (!keeps_size) {
+    BND_TRY(convert_inputs(plan, step, BND_STORED_PLAIN, error));
+    return bnd_plan_append(plan, step, error);
   }
   const bnd_shape shape = plan->values[step->inputs[0]].shape;
   step->kind = BND_STEP_MAX_POOL;
   step->workspace = bnd_plan_add_value(plan, &shape);
   if (step->workspace < 0) return bnd_fail_memory(error, "the plan");
-  plan->values[step->workspace].block = plan->values[step->outputs[0]].block = block;
-  return append(plan, step, error);
+  bnd_plan_set_storage(plan, step->workspace, storage);
+  bnd_plan_set_storage(plan, step->outputs[0], storage);
+  return bnd_plan_append(plan, step, error);
+}
+
+/* One table for each part that is on another grid than the result. */
+static bnd_status make_tables(bnd_executor *plan, bnd_step *step, bnd_error *error) {
+  bnd_byte_table *tables = bnd_arena_alloc(plan->arena, (size_t)step->input_count, sizeof *tables);
+  if (!tables) return bnd_fail_memory(error, "the plan");
+  for (int i = 0; i < step->input_count; i++)
+    bnd_bytes_make_table(plan->values[step->inputs[i]].grid.step, step->factor, step->tail.relu, &step->tail.grid, &tables[i]);
+  step->tables = tables;
+  return BND_OK;
 }
 
 static bnd_status lay_out_cat(bnd_executor *plan, bnd_step *step, bnd_error *error) {
-  size_t block = 0;
-  for (int i = 0; i < step->input_count; i++)
-    if (layout_of(plan, step->inputs[i])) block = layout_of(plan, step->inputs[i]);
-  if (step->kernel.axis != 1 || plan->values[step->outputs[0]].shape.rank != 4) block = 0;
-  if (!block) {
-    BND_TRY(convert_inputs(plan, step, 0, error));
-    return append(plan, step, error);
+  bnd_value_storage storage = BND_STORED_PLAIN;
+  if (step->kernel.axis == 1 && plan->values[step->outputs[0]].shape.rank == 4) {
+    const bool bytes = bnd_plan_can_be_bytes(plan, step->outputs[0]) && inputs_can_be_bytes(plan, step);
+    if (bytes && (step->tail.has_grid || has_input_stored(plan, step, BND_STORED_BYTES))) storage = BND_STORED_BYTES;
+    else if (has_input_stored(plan, step, BND_STORED_BLOCKED)) storage = BND_STORED_BLOCKED;
   }
-  step->kind = BND_STEP_CONCAT; /* takes plain inputs too */
-  plan->values[step->outputs[0]].block = block;
-  return append(plan, step, error);
+  if (storage != BND_STORED_BLOCKED) BND_TRY(convert_inputs(plan, step, storage, error));
+  for (int i = 0; i < step->input_count && storage == BND_STORED_BLOCKED; i++) /* takes plain inputs too */
+    if (storage_of(plan, step->inputs[i]) == BND_STORED_BYTES) BND_TRY(bnd_plan_convert(plan, &step->inputs[i], storage, error));
+  if (storage == BND_STORED_BYTES && step->tail.has_grid) BND_TRY(make_tables(plan, step, error));
+  if (storage != BND_STORED_PLAIN) step->kind = BND_STEP_CONCAT;
+  bnd_plan_set_storage(plan, step->outputs[0], storage);
+  return bnd_plan_append(plan, step, error);
 }
 
 /* A new shape of plain data is the same memory. The caller's input is copied, so that no result lies in it. */
 static bnd_status lay_out_reshape(bnd_executor *plan, bnd_step *step, bnd_error *error) {
-  BND_TRY(convert_inputs(plan, step, 0, error));
+  BND_TRY(convert_inputs(plan, step, BND_STORED_PLAIN, error));
   const int root = bnd_plan_root(plan, step->inputs[0], NULL);
   if (plan->values[root].placeholder < 0 && !plan->values[root].constant.data && !step->tail.relu && !step->tail.has_grid) {
     step->kind = BND_STEP_ALIAS;
     plan->values[step->outputs[0]].parent = step->inputs[0];
   }
-  return append(plan, step, error);
+  return bnd_plan_append(plan, step, error);
 }
 
 static bnd_status lay_out_kernel(bnd_executor *plan, bnd_step *step, bnd_error *error) {
@@ -232,26 +176,42 @@ static bnd_status lay_out_kernel(bnd_executor *plan, bnd_step *step, bnd_error *
     case BND_OP_RESHAPE: return lay_out_reshape(plan, step, error);
     default: break;
   }
-  BND_TRY(convert_inputs(plan, step, 0, error));
-  BND_TRY(append(plan, step, error));
+  BND_TRY(convert_inputs(plan, step, BND_STORED_PLAIN, error));
+  BND_TRY(bnd_plan_append(plan, step, error));
   return bnd_plan_materialize(plan, plan->step_count - 1, error); /* a linear module's weights */
 }
 
+/* Value by value: bytes where they can be, else blocked if one of the inputs is. */
+static bnd_status lay_out_values(bnd_executor *plan, bnd_step *step, bnd_error *error) {
+  const int out = step->outputs[0];
+  if (result_can_be_bytes(plan, step) && inputs_can_be_bytes(plan, step) && has_input_stored(plan, step, BND_STORED_BYTES)) {
+    BND_TRY(convert_inputs(plan, step, BND_STORED_BYTES, error));
+    if (step->kind == BND_STEP_POINTWISE) {
+      step->kind = BND_STEP_MAP;
+      BND_TRY(make_tables(plan, step, error));
+    }
+    bnd_plan_set_storage(plan, out, BND_STORED_BYTES);
+  } else if (step->kind == BND_STEP_POINTWISE && result_can_be_bytes(plan, step) && plan->values[out].wants_bytes) {
+    if (storage_of(plan, step->inputs[0]) == BND_STORED_BYTES) BND_TRY(convert_inputs(plan, step, BND_STORED_PLAIN, error));
+    step->kind = BND_STEP_TO_BYTES;
+    step->expects_non_negative = plan->values[out].non_negative && plan->values[step->inputs[0]].placeholder >= 0;
+    bnd_plan_set_storage(plan, out, BND_STORED_BYTES);
+  } else {
+    const bnd_value_storage storage = has_input_stored(plan, step, BND_STORED_BLOCKED) ? BND_STORED_BLOCKED : BND_STORED_PLAIN;
+    BND_TRY(convert_inputs(plan, step, storage, error));
+    bnd_plan_set_storage(plan, out, storage);
+  }
+  return bnd_plan_append(plan, step, error);
+}
+
 static bnd_status lay_out(bnd_executor *plan, bnd_step *step, bnd_error *error) {
-  size_t block = 0;
   switch (step->kind) {
     case BND_STEP_DEAD: return BND_OK;
-    case BND_STEP_CONVOLUTION: return lay_out_convolution(plan, step, error);
+    case BND_STEP_CONVOLUTION: return bnd_plan_lay_out_convolution(plan, step, error);
     case BND_STEP_KERNEL: return lay_out_kernel(plan, step, error);
-    case BND_STEP_PROBE: return append(plan, step, error);
-    default: break;
+    case BND_STEP_PROBE: return bnd_plan_append(plan, step, error);
+    default: return lay_out_values(plan, step, error);
   }
-  /* value by value: blocked if one of the inputs is */
-  for (int i = 0; i < step->input_count; i++)
-    if (layout_of(plan, step->inputs[i])) block = layout_of(plan, step->inputs[i]);
-  BND_TRY(convert_inputs(plan, step, block, error));
-  plan->values[step->outputs[0]].block = block;
-  return append(plan, step, error);
 }
 
 bnd_status bnd_plan_assign_layouts(bnd_executor *plan, bnd_error *error) {
@@ -259,9 +219,10 @@ bnd_status bnd_plan_assign_layouts(bnd_executor *plan, bnd_error *error) {
   const size_t count = plan->step_count;
   plan->steps = NULL;
   plan->step_count = plan->step_capacity = 0;
+  note_wishes(plan, steps, count);
   bnd_status status = BND_OK;
   for (size_t s = 0; s < count && status == BND_OK; s++) status = lay_out(plan, &steps[s], error);
   free(steps);
-  for (size_t o = 0; o < plan->output_count && status == BND_OK; o++) status = convert(plan, &plan->outputs[o], 0, error);
+  for (size_t o = 0; o < plan->output_count && status == BND_OK; o++) status = bnd_plan_convert(plan, &plan->outputs[o], BND_STORED_PLAIN, error);
   return status;
 }

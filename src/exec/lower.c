@@ -254,6 +254,7 @@ static bnd_status lower_nodes(lowering *l, bnd_error *error) {
       int value;
       BND_TRY(new_value(l, node, 0, &value, error));
       plan->values[value].placeholder = plan->placeholder_count++;
+      plan->values[value].non_negative = plan->options.non_negative_inputs;
     } else if (node->kind == BND_OUTPUT) {
       for (int i = 0; i < node->arg_count; i++) BND_TRY(lower_outputs(l, &node->args[i], limit, error));
     } else if (l->live[node->id]) {

@@ -19,11 +19,11 @@ static bnd_status measure(bnd_executor *plan, bnd_error *error) {
     value->first = value->last = -1;
     if (value->constant.data) continue;
     size_t count = bnd_plan_value_count(value);
-    if (value->block) {
+    if (value->storage == BND_STORED_BLOCKED) {
       bnd_layout padded = bnd_plan_layout(value);
       if (padded.channels && !bnd_size_multiply(count / padded.channels, bnd_layout_channels(&padded), &count)) count = SIZE_MAX;
     }
-    if (!bnd_size_multiply(count, sizeof(float), &value->bytes) || value->bytes > SIZE_MAX / 2)
+    if (!bnd_size_multiply(count, value->storage == BND_STORED_BYTES ? 1 : sizeof(float), &value->bytes) || value->bytes > SIZE_MAX / 2)
       return bnd_fail(error, BND_ERROR_MEMORY, "a value of the network is too large for memory");
   }
   return BND_OK;

@@ -9,8 +9,19 @@
 
 int bnd_plan_add_value(bnd_executor *plan, const bnd_shape *shape) {
   if (plan->value_count >= INT32_MAX || !BND_GROW(plan->values, plan->value_capacity, plan->value_count + 1)) return -1;
-  plan->values[plan->value_count] = (bnd_plan_value){.shape = *shape, .placeholder = -1, .other_layout = -1, .parent = -1, .first = -1, .last = -1};
-  return (int)plan->value_count++;
+  const int made = (int)plan->value_count++;
+  plan->values[made] =
+      (bnd_plan_value){.shape = *shape, .placeholder = -1, .stored_as = {-1, -1, -1}, .parent = -1, .first = -1, .last = -1};
+  plan->values[made].stored_as[BND_STORED_PLAIN] = made;
+  return made;
+}
+
+void bnd_plan_set_storage(const bnd_executor *plan, int value, bnd_value_storage storage) {
+  bnd_plan_value *v = &plan->values[value];
+  v->stored_as[v->storage] = -1;
+  v->storage = storage;
+  v->stored_as[storage] = value;
+  v->block = storage == BND_STORED_BLOCKED ? bnd_onednn_block(plan->onednn) : storage == BND_STORED_BYTES && v->shape.rank == 4 ? (size_t)v->shape.size[1] : 0;
 }
 
 bnd_step *bnd_plan_add_step(bnd_executor *plan, bnd_step_kind kind, const char *name, int node_id, int input_count) {
@@ -125,6 +136,19 @@ bnd_status bnd_plan_materialize(bnd_executor *plan, size_t index, bnd_error *err
   return BND_OK;
 }
 
+/* Multiply-adds of convolutions and matrix products, from the operands' shapes. */
+static void count_operations(const bnd_executor *plan, bnd_step *step) {
+  const bnd_operator_id id = step->kernel.id;
+  if (id != BND_OP_CONV2D && id != BND_OP_CONV_TRANSPOSE2D && id != BND_OP_LINEAR) return;
+  const bnd_shape *weight = step->module ? &step->module->weight.shape : step->input_count > 1 && step->inputs[1] >= 0 ? &plan->values[step->inputs[1]].shape : NULL;
+  size_t weights;
+  if (!weight || weight->rank < 2 || !weight->size[0] || !bnd_shape_count(weight, &weights)) return;
+  /* each result, or with transposed convolutions each input, meets this many weights */
+  const int value = id == BND_OP_CONV_TRANSPOSE2D ? step->inputs[0] : step->outputs[0];
+  step->operations = (double)bnd_plan_value_count(&plan->values[value]) * (double)(weights / (size_t)weight->size[0]);
+  for (int i = 0; i < 2 && weight->rank == 4; i++) step->weight_window[i] = weight->size[2 + i];
+}
+
 /* --- life --- */
 
 /* Constants that only went into packed weights are let go. */
@@ -139,12 +163,15 @@ static void release_unused_constants(bnd_executor *plan) {
 
 static bnd_status compile(bnd_executor *plan, const bnd_graph *graph, bnd_error *error) {
   BND_TRY(bnd_plan_lower(plan, graph, error));
-  if (plan->options.backend == BND_BACKEND_ONEDNN) {
+  for (size_t s = 0; s < plan->step_count; s++) count_operations(plan, &plan->steps[s]);
+  if (plan->options.backend != BND_BACKEND_REFERENCE) {
     BND_TRY(bnd_onednn_create(&plan->onednn, error));
+    if (plan->options.backend == BND_BACKEND_INT8) BND_TRY(bnd_onednn_find_int8_level(plan->onednn, &plan->int8_level, error));
     BND_TRY(bnd_plan_fuse(plan, error));
     BND_TRY(bnd_plan_assign_layouts(plan, error));
     bnd_plan_place(plan);
   } else {
+    BND_TRY(bnd_plan_keep_rounding(plan, error));
     for (size_t s = 0; s < plan->step_count; s++) BND_TRY(bnd_plan_materialize(plan, s, error));
   }
   BND_TRY(bnd_plan_assign_memory(plan, error));

@@ -26,12 +26,25 @@ const bnd_shape *bnd_value_shape(const bnd_value *value) {
   return value->shape;
 }
 
+static void byte_range(const int8_t *bytes, size_t count, float step, float *minimum, float *maximum) {
+  int8_t least = INT8_MAX, most = INT8_MIN;
+  for (size_t i = 0; i < count; i++) {
+    least = bytes[i] < least ? bytes[i] : least;
+    most = bytes[i] > most ? bytes[i] : most;
+  }
+  *minimum = count ? (float)least * step : INFINITY;
+  *maximum = count ? (float)most * step : -INFINITY;
+}
+
 void bnd_value_min_max(const bnd_value *value, float *minimum, float *maximum) {
-  bnd_loop_min_max(value->data, &value->layout, minimum, maximum, value->threads);
+  if (value->storage == BND_STORED_BYTES) byte_range(value->data, bnd_layout_count(&value->layout), value->step, minimum, maximum);
+  else bnd_loop_min_max(value->data, &value->layout, minimum, maximum, value->threads);
 }
 
 void bnd_value_copy(const bnd_value *value, float *plain) {
-  if (value->layout.block) bnd_loop_to_plain(value->data, &value->layout, plain, value->threads);
+  const bnd_layout to = {value->layout.images, value->layout.channels, value->layout.height, value->layout.width, 0};
+  if (value->storage == BND_STORED_BYTES) bnd_bytes_dequantize(value->data, value->step, plain, &to, value->threads);
+  else if (value->layout.block) bnd_loop_to_plain(value->data, &value->layout, plain, value->threads);
   else memcpy(plain, value->data, bnd_layout_count(&value->layout) * sizeof *plain);
 }
 
@@ -138,6 +151,51 @@ static void run_kernel(bnd_session *session, const bnd_step *step) {
   }
 }
 
+/* --- steps on bytes --- */
+
+static int8_t *bytes_of(const bnd_session *session, int value) {
+  return (int8_t *)(void *)session->data[value];
+}
+
+static bool is_bytes(const bnd_session *session, int value) {
+  return session->plan->values[value].storage == BND_STORED_BYTES;
+}
+
+static bnd_status run_to_bytes(bnd_session *session, const bnd_step *step, bnd_error *error) {
+  const bnd_layout from = bnd_plan_layout(&session->plan->values[step->inputs[0]]);
+  const bool negative = bnd_bytes_quantize(session->data[step->inputs[0]], &from, step->factor, step->tail.relu, &step->tail.grid,
+                                           bytes_of(session, step->outputs[0]), session->plan->options.threads);
+  if (negative && step->expects_non_negative) return bnd_fail(error, BND_ERROR_ARGUMENT, "%s: an input with negative values, which images do not have", step->name);
+  return BND_OK;
+}
+
+static void run_byte_concat(bnd_session *session, const bnd_step *step) {
+  const bnd_plan_value *values = session->plan->values;
+  const bnd_layout to = bnd_plan_layout(&values[step->outputs[0]]);
+  size_t first = 0;
+  for (int i = 0; i < step->input_count; i++) {
+    const size_t channels = (size_t)values[step->inputs[i]].shape.size[1];
+    const bool moves = !step->tables || (!step->tail.relu && values[step->inputs[i]].grid.multiplier == step->tail.grid.multiplier);
+    bnd_bytes_insert_channels(bytes_of(session, step->inputs[i]), to.images * to.height * to.width, channels, moves ? NULL : &step->tables[i],
+                              bytes_of(session, step->outputs[0]), to.channels, first, session->plan->options.threads);
+    first += channels;
+  }
+}
+
+static void run_byte_sum(bnd_session *session, const bnd_step *step, size_t count) {
+  const bnd_plan_value *values = session->plan->values;
+  const bnd_byte_sum sum = {.factor = step->factor,
+                            .x_step = values[step->inputs[0]].grid.step,
+                            .y_step = values[step->inputs[1]].grid.step,
+                            .inner = step->has_inner ? &step->inner : NULL,
+                            .outer = &step->tail.grid,
+                            .relu = step->tail.relu};
+  bnd_bytes_scale_add(&sum, bytes_of(session, step->inputs[0]), bytes_of(session, step->inputs[1]), bytes_of(session, step->outputs[0]), count,
+                      session->plan->options.threads);
+}
+
+/* --- steps on floats --- */
+
 static void run_concat(bnd_session *session, const bnd_step *step) {
   const bnd_executor *plan = session->plan;
   const int out = step->outputs[0];
@@ -162,7 +220,8 @@ static void run_scale_add(bnd_session *session, const bnd_step *step, size_t cou
 
 static void show(bnd_session *session, const bnd_step *step, bnd_probe probe, void *user) {
   const bnd_plan_value *seen = &session->plan->values[step->inputs[0]];
-  const bnd_value value = {session->data[step->inputs[0]], &seen->shape, bnd_plan_layout(seen), session->plan->options.threads};
+  const bnd_value value = {session->data[step->inputs[0]], &seen->shape, seen->storage, bnd_plan_layout(seen), seen->grid.step,
+                           session->plan->options.threads};
   if (probe) probe(user, step->node_id, step->name, &value);
 }
 
@@ -176,11 +235,32 @@ static bnd_status run_step(bnd_session *session, size_t index, bnd_probe probe, 
   switch (step->kind) {
     case BND_STEP_CONVOLUTION: return bnd_onednn_call_run(session->calls[index], x, y, session->scratch, error);
     case BND_STEP_KERNEL: run_kernel(session, step); break;
-    case BND_STEP_SPREAD: bnd_loop_spread_pixels(x, y, &to, threads); break;
+    case BND_STEP_SPREAD:
+      if (is_bytes(session, step->outputs[0])) bnd_bytes_spread_pixels((const int8_t *)(const void *)x, bytes_of(session, step->outputs[0]), &to, threads);
+      else bnd_loop_spread_pixels(x, y, &to, threads);
+      break;
     case BND_STEP_POINTWISE: apply_tail(session, step, x, y, bnd_layout_count(&to)); break;
-    case BND_STEP_SCALE_ADD: run_scale_add(session, step, bnd_layout_count(&to)); break;
-    case BND_STEP_MAX_POOL: bnd_loop_max_pool(x, y, &to, step->kernel.window[0], session->data[step->workspace], threads); break;
-    case BND_STEP_CONCAT: run_concat(session, step); break;
+    case BND_STEP_SCALE_ADD:
+      if (is_bytes(session, step->outputs[0])) run_byte_sum(session, step, bnd_layout_count(&to));
+      else run_scale_add(session, step, bnd_layout_count(&to));
+      break;
+    case BND_STEP_MAX_POOL:
+      if (is_bytes(session, step->outputs[0]))
+        bnd_bytes_max_pool((const int8_t *)(const void *)x, bytes_of(session, step->outputs[0]), &to, step->kernel.window[0],
+                           bytes_of(session, step->workspace), threads);
+      else bnd_loop_max_pool(x, y, &to, step->kernel.window[0], session->data[step->workspace], threads);
+      break;
+    case BND_STEP_CONCAT:
+      if (is_bytes(session, step->outputs[0])) run_byte_concat(session, step);
+      else run_concat(session, step);
+      break;
+    case BND_STEP_TO_BYTES: return run_to_bytes(session, step, error);
+    case BND_STEP_FROM_BYTES:
+      bnd_bytes_dequantize((const int8_t *)(const void *)x, plan->values[step->inputs[0]].grid.step, y, &to, threads);
+      break;
+    case BND_STEP_MAP:
+      bnd_bytes_map((const int8_t *)(const void *)x, step->tables, bytes_of(session, step->outputs[0]), bnd_layout_count(&to), threads);
+      break;
     case BND_STEP_TO_PLAIN: {
       const bnd_layout from = bnd_plan_layout(&plan->values[step->inputs[0]]);
       bnd_loop_to_plain(x, &from, y, threads);
@@ -244,12 +324,17 @@ static const char *kind_name(const bnd_step *step) {
     case BND_STEP_CONCAT: return "concat";
     case BND_STEP_TO_PLAIN: return "to_plain";
     case BND_STEP_TO_BLOCKED: return "to_blocked";
+    case BND_STEP_TO_BYTES: return "to_bytes";
+    case BND_STEP_FROM_BYTES: return "from_bytes";
+    case BND_STEP_MAP: return "map";
     case BND_STEP_ALIAS: return "alias";
     case BND_STEP_PROBE: return "probe";
     case BND_STEP_DEAD: return "dead";
   }
   return "";
 }
+
+static const char *const storage_names[BND_STORED_COUNT] = {"plain", "blocked", "bytes"};
 
 bnd_status bnd_executor_describe(const bnd_executor *plan, const bnd_session *timed, bnd_string *text, bnd_error *error) {
   for (size_t s = 0; s < plan->step_count; s++) {
@@ -260,11 +345,34 @@ bnd_status bnd_executor_describe(const bnd_executor *plan, const bnd_session *ti
     size_t offset;
     const bnd_plan_value *root = &plan->values[bnd_plan_root(plan, value, &offset)];
     bnd_string_format(text, "%4zu  %-44s %-14s %-18s %-9s", s, step->name, kind_name(step), bnd_shape_text(&v->shape, shape),
-                      v->block ? "blocked" : "plain");
+                      storage_names[v->storage]);
     bnd_string_format(text, " @%-9zu %9zu bytes%s%s%s", root->address + offset, v->bytes, step->tail.relu ? " relu" : "",
                       step->tail.has_grid ? " quantize" : "", v->parent >= 0 ? " in place" : "");
     if (timed && timed->timing && isfinite(timed->shortest[s])) bnd_string_format(text, "  %8.3f ms", timed->shortest[s] * 1e3);
     bnd_string_format(text, "\n");
   }
   return text->failed ? bnd_fail_memory(error, "the description") : BND_OK;
+}
+
+int bnd_executor_step_count(const bnd_executor *plan) {
+  return (int)plan->step_count;
+}
+
+void bnd_executor_step_info(const bnd_executor *plan, const bnd_session *timed, int index, bnd_step_info *info) {
+  const bnd_step *step = &plan->steps[index];
+  const bnd_plan_value *in = step->input_count > 0 && step->inputs[0] >= 0 ? &plan->values[step->inputs[0]] : NULL,
+                       *out = step->output_count > 0 ? &plan->values[step->outputs[0]] : NULL;
+  *info = (bnd_step_info){.name = step->name, .kernel = kind_name(step), .reason = step->reason ? step->reason : "", .operations = step->operations};
+  if (in) info->input = in->shape;
+  if (out) info->output = out->shape;
+  info->convolution = step->kernel.id == BND_OP_CONV2D || step->kernel.id == BND_OP_CONV_TRANSPOSE2D;
+  info->convolution = info->convolution && (step->kind == BND_STEP_KERNEL || step->kind == BND_STEP_CONVOLUTION);
+  memcpy(info->window, step->weight_window, sizeof info->window);
+  if (info->convolution) memcpy(info->stride, step->kernel.stride, sizeof info->stride);
+  info->integer = in && out && in->storage == BND_STORED_BYTES && out->storage == BND_STORED_BYTES;
+  info->bytes = step->convolution ? bnd_onednn_convolution_weight_bytes(step->convolution) : 0;
+  for (int i = 0; i < step->input_count; i++)
+    if (step->inputs[i] >= 0) info->bytes += plan->values[step->inputs[i]].constant.data ? plan->values[step->inputs[i]].constant.count * sizeof(float) : plan->values[step->inputs[i]].bytes;
+  for (int i = 0; i < step->output_count; i++) info->bytes += plan->values[step->outputs[i]].bytes;
+  if (timed && timed->timing && isfinite(timed->shortest[index])) info->seconds = timed->shortest[index];
 }

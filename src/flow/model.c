@@ -181,3 +181,8 @@ bnd_yolo_nas_form bnd_form_of(bnd_form form, bnd_yolo_nas_form otherwise) {
   }
   return otherwise;
 }
+
+bnd_exec_backend bnd_backend_of(bnd_executor_kind executor, bnd_exec_mode mode) {
+  if (executor == BND_EXECUTOR_REFERENCE) return BND_BACKEND_REFERENCE;
+  return executor == BND_EXECUTOR_FAKEQUANT || mode == BND_EXEC_FLOAT ? BND_BACKEND_ONEDNN : BND_BACKEND_INT8;
+}

@@ -33,6 +33,8 @@ bnd_status bnd_model_preprocessing(const bnd_model *model, int size, bool predic
 bnd_status bnd_model_graph(const bnd_model *model, const bnd_yolo_nas_options *options, bnd_graph **graph, bnd_error *error);
 /* What evaluation and prediction run: the network in a form, decoded outputs only, or an ONNX file as it is; and how (quantized files: quantized). */
 bnd_status bnd_model_detector(const bnd_model *model, bnd_yolo_nas_form form, int width, int height, bnd_graph **graph, bnd_exec_mode *mode, bnd_error *error);
+/* The backend for a network that runs in this mode. */
+bnd_exec_backend bnd_backend_of(bnd_executor_kind executor, bnd_exec_mode mode);
 int bnd_model_class_count(const bnd_model *model);
 /* The checkpoint's name of a class, COCO's when there are 80, else "class 7" (written into text). */
 const char *bnd_model_class_name(const bnd_model *model, int label, char text[32]);

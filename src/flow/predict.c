@@ -134,9 +134,10 @@ static bnd_status prepare(predictor *p, const bnd_context *context, bnd_error *e
   if (o->confidence > 0) p->postprocess.score_threshold = (float)o->confidence;
   if (o->iou > 0) p->postprocess.iou_threshold = o->iou;
   if (o->maximum > 0) p->postprocess.max_detections = (size_t)o->maximum;
-  bnd_exec_options exec = {.threads = bnd_thread_count(context), .output_limit = 2};
+  bnd_exec_options exec = {.threads = bnd_thread_count(context), .output_limit = 2, .non_negative_inputs = true};
   bnd_graph *graph;
   BND_TRY(bnd_model_detector(p->model, BND_YOLO_NAS_FOLDED, p->preprocessing.width, p->preprocessing.height, &graph, &exec.mode, error));
+  exec.backend = bnd_backend_of(o->executor, exec.mode);
   const bnd_status status = bnd_executor_create(graph, &exec, &p->executor, error);
   bnd_graph_destroy(graph);
   if (status != BND_OK) return status;

@@ -81,8 +81,9 @@ __attribute__((format(printf, 3, 4))) static void note(run *r, bnd_log_level lev
   bnd_log(r->context, level, "%s", line);
 }
 
+/* What calibration and training run on: all of it in floats. */
 static bnd_exec_backend backend_of(const run *r) {
-  return r->options->executor == BND_EXECUTOR_REFERENCE ? BND_BACKEND_REFERENCE : BND_BACKEND_ONEDNN;
+  return bnd_backend_of(r->options->executor, BND_EXEC_FLOAT);
 }
 
 static bnd_status not_cancelled(const run *r, const char *stage) {
@@ -222,7 +223,8 @@ static bnd_status measure(run *r, const char *name, const bnd_graph *graph, bnd_
   if (!r->options->no_evaluation) {
     char title[64];
     snprintf(title, sizeof title, "evaluation of %s", name);
-    const bnd_exec_options options = {.mode = mode, .backend = backend_of(r), .threads = 1, .output_limit = 2};
+    const bnd_exec_options options = {.mode = mode, .backend = bnd_backend_of(r->options->executor, mode), .threads = 1, .output_limit = 2,
+                                      .non_negative_inputs = true};
     bnd_executor *executor;
     BND_TRY(bnd_executor_create(graph, &options, &executor, r->error));
     bnd_evaluation evaluation;

@@ -28,6 +28,8 @@ typedef struct bnd_kernel {
   bool open;                      /* clamp: no gradient passes at the bounds themselves (relu6, hardtanh) */
   double number;                  /* epsilon, slope, fill value, factor of the second operand of add and sub, factor behind a pool */
   const bnd_quantizer *quantizer; /* fake_quantize; borrowed */
+  bool sticky;                    /* convolutions, linear: sums that float32 cannot hold are rounded to the neighbour whose last bit is 1 ("to odd"), so
+                                     that a later rounding to fewer bits is the one of the exact sum (Boldo and Melquiond 2008) */
   int threads;                    /* to share the work among, 1 after decoding; each value is computed by one of them, in the same way */
 } bnd_kernel;
 

@@ -1,6 +1,21 @@
 /* Convolutions and matrix products. Sums run in double in the order channel, row, column of the kernel, are rounded once, and the bias is added in
    double before. Under fake quantization every product is a whole number of quanta, so the result is the integer one. */
+#include <math.h>
+#include <string.h>
+
 #include "kernels/reference/reference.h"
+
+/* A sum as it is stored, see bnd_kernel.sticky: cut off towards zero, the last bit set when something was. */
+static bnd_real store(double sum, bool sticky) {
+  const float nearest = (float)sum;
+  if (!sticky || sizeof(bnd_real) != sizeof(float) || (double)nearest == sum || !isfinite(nearest)) return (bnd_real)sum;
+  float kept = fabs((double)nearest) > fabs(sum) ? nextafterf(nearest, 0.f) : nearest;
+  uint32_t bits;
+  memcpy(&bits, &kept, sizeof bits);
+  bits |= 1;
+  memcpy(&kept, &bits, sizeof bits);
+  return kept;
+}
 
 enum { STRIP = 64 }; /* output columns summed together: the inner loop runs over contiguous memory */
 
@@ -53,7 +68,7 @@ void bnd_reference_convolution(const bnd_kernel *kernel, const bnd_array *inputs
         double sums[STRIP] = {0};
         convolve_strip(kernel, in, &from, w->data + o * in_channels * window[0] * window[1], in_channels, window, row, first, count, sums);
         bnd_real *out = y->data + (i * to.height + row) * to.width + first;
-        for (int64_t j = 0; j < count; j++) out[j] = (bnd_real)(sums[j] + (bias ? (double)bias[o] : 0.0));
+        for (int64_t j = 0; j < count; j++) out[j] = store(sums[j] + (bias ? (double)bias[o] : 0.0), kernel->sticky);
       }
 }
 
@@ -91,14 +106,14 @@ void bnd_reference_transposed_convolution(const bnd_kernel *kernel, const bnd_ar
       const bnd_real *weight = w->data + (group * group_inputs * group_outputs + o % group_outputs) * window[0] * window[1];
       for (int64_t row = 0; row < to.height; row++)
         for (int64_t column = 0; column < to.width; column++)
-          *out++ = (bnd_real)(transposed_sum(kernel, in, &from, weight, group_inputs, group_outputs, window, row, column) +
-                              (bias ? (double)bias[o] : 0.0));
+          *out++ = store(transposed_sum(kernel, in, &from, weight, group_inputs, group_outputs, window, row, column) +
+                             (bias ? (double)bias[o] : 0.0), kernel->sticky);
     }
 }
 
 /* y = x W^T + b over the last dimension. */
 void bnd_reference_linear(const bnd_kernel *kernel, const bnd_array *inputs, int input_count, const bnd_array *outputs, int output_count) {
-  (void)kernel, (void)output_count;
+  (void)output_count;
   const bnd_array *x = &inputs[0], *w = &inputs[1], *y = &outputs[0];
   const bnd_real *bias = input_count > 2 ? inputs[2].data : NULL;
   const size_t out_features = (size_t)w->shape.size[0], in_features = (size_t)w->shape.size[1], rows = bnd_span(&x->shape, 0, x->shape.rank - 1);
@@ -106,6 +121,6 @@ void bnd_reference_linear(const bnd_kernel *kernel, const bnd_array *inputs, int
     for (size_t o = 0; o < out_features; o++) {
       double sum = 0;
       for (size_t i = 0; i < in_features; i++) sum += (double)x->data[r * in_features + i] * (double)w->data[o * in_features + i];
-      y->data[r * out_features + o] = (bnd_real)(sum + (bias ? (double)bias[o] : 0.0));
+      y->data[r * out_features + o] = store(sum + (bias ? (double)bias[o] : 0.0), kernel->sticky);
     }
 }
