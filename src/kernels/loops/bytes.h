@@ -16,6 +16,8 @@ void bnd_bytes_dequantize(const int8_t *bytes, float step, float *y, const bnd_l
 /* A function of one byte: result[q + 128], made by bnd_bytes_table: y = grid(relu(factor * (q * step))). */
 typedef struct bnd_byte_table {
   int8_t result[256];
+  bool is_scaling; /* result[q + 128] = clamp(rne(q * scale), low, high), exactly: quicker than looking it up */
+  float scale, low, high;
 } bnd_byte_table;
 void bnd_bytes_make_table(float step, float factor, bool relu, const bnd_grid *grid, bnd_byte_table *table);
 void bnd_bytes_map(const int8_t *x, const bnd_byte_table *table, int8_t *y, size_t count, int threads); /* y may be x */
