@@ -46,14 +46,16 @@ static bool find_exponents(const float *weight, size_t out, size_t row, int *exp
   return true;
 }
 
-/* Largest magnitude of a sum in its smallest unit: that of the products or that of the bias, whichever is finer. */
-static double largest_sum(const int8_t *weight, size_t row, int unit, float bias, int x_most) {
-  double sum = 0;
-  for (size_t i = 0; i < row; i++) sum += abs(weight[i]);
+/* Largest magnitude of a sum, and of every part of it, in its smallest unit: that of the products or that of the bias, whichever is finer. Where no
+   input is negative, positive weights cannot add to negative ones. */
+static double largest_sum(const int8_t *weight, size_t row, int unit, float bias, bool non_negative) {
+  double positive = 0, negative = 0;
+  for (size_t i = 0; i < row; i++) *(weight[i] > 0 ? &positive : &negative) += abs(weight[i]);
+  const double sum = non_negative ? 127 * fmax(positive, negative) : 128 * (positive + negative);
   int bias_unit = INT_MAX;
   if (!common_exponent(&bias, 1, &bias_unit)) return INFINITY;
   const int finest = bias_unit < unit ? bias_unit : unit;
-  return ldexp(sum * x_most, unit - finest) + ldexp(fabs((double)bias), -finest);
+  return ldexp(sum, unit - finest) + ldexp(fabs((double)bias), -finest);
 }
 
 /* Biases are bytes of their own exponent, or whole units of the sum. */
@@ -77,7 +79,7 @@ static bool fill(const float *weight, const float *bias, size_t out, size_t row,
     if (bias) result->bias[o] = ldexpf(bias[o], -y_exponent);
     if (bias && !is_integer_bias(bias[o], unit)) return false;
     if (!isnormal(ldexpf(1.f, unit - y_exponent)) || (bias && !isfinite(result->bias[o]))) return false;
-    if (!(largest_sum(result->weight + o * row, row, unit, bias ? bias[o] : 0.f, non_negative ? 127 : 128) < 0x1p24)) result->exact_in_float = false;
+    if (!(largest_sum(result->weight + o * row, row, unit, bias ? bias[o] : 0.f, non_negative) < 0x1p24)) result->exact_in_float = false;
   }
   return true;
 }
