@@ -110,6 +110,19 @@ typedef struct bnd_predict_options {
 BND_API bnd_status bnd_predict(const bnd_model *model, const bnd_predict_options *options, const bnd_context *context, char **json,
                                bnd_error *error);
 
+typedef struct bnd_dump_options {
+  const char *image;          /* path */
+  const char *output;         /* folder, made if missing */
+  const char *target;         /* whose rounding is assumed; default: "amd-xint8" */
+  bool accumulators;          /* also those of convolutions, as int32 */
+  bnd_executor_kind executor; /* default: fakequant */
+} bnd_dump_options;
+/* Golden vectors of a quantized ONNX file: the network's input and outputs as float32, every quantized tensor, weight and bias as int8, each in a NumPy file;
+   dump.json lists them with names, shapes, positions and the layers they belong to. Every convolution is computed a second time in whole numbers; if
+   that gives anything else, it is an error. *text: what was dumped, for people, or dump.json. A dump that fails leaves no dump.json. */
+BND_API bnd_status bnd_dump(const bnd_model *model, const bnd_dump_options *options, const bnd_context *context, bool json, char **text,
+                            bnd_error *error);
+
 /* ---- Data ---- */
 
 typedef struct bnd_dataset_shapes_options {

@@ -21,6 +21,7 @@ int cli_predict(int argc, char **argv);
 int cli_quantize(int argc, char **argv);
 int cli_dataset(int argc, char **argv);
 int cli_check(int argc, char **argv);
+int cli_dump(int argc, char **argv);
 int cli_train(int argc, char **argv);
 int cli_quark_example(int argc, char **argv); /* the program yolo_nas_pow2_int_quant */
 

@@ -18,6 +18,7 @@ static const struct {
     {"train", "train a network on a folder in COCO layout", cli_train},
     {"dataset", "draw a data set to train and test with", cli_dataset},
     {"check", "test a network against the constraints of a hardware target", cli_check},
+    {"dump", "every tensor of a quantized network as integers, for one image", cli_dump},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 

@@ -52,6 +52,7 @@ static bnd_status read_profile(const char *name, const bnd_json *root, bnd_targe
   if (!read_##kind(root, key, __VA_ARGS__)) return wrong(name, key, error)
   READ(text, "name", p->name, sizeof p->name);
   READ(text, "description", p->description, sizeof p->description);
+  READ(text, "rounding", p->rounding, sizeof p->rounding);
   READ(boolean, "align_concat", &p->align_concat);
   READ(boolean, "align_pool", &p->align_pool);
   READ(boolean, "align_slice", &p->align_slice);

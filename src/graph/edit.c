@@ -179,6 +179,9 @@ static void copy_modules(bnd_graph *copy, const bnd_graph *graph) {
     if (!to) return;
     bnd_module_share(to, from);
     to->observed = copied_text(copy, from->observed);
+    to->weight_integers = copied_text(copy, from->weight_integers);
+    to->bias_integers = copied_text(copy, from->bias_integers);
+    to->integers = copied_text(copy, from->integers);
     to->weight_quantizer = copied_quantizer(copy, from->weight_quantizer);
     to->bias_quantizer = copied_quantizer(copy, from->bias_quantizer);
     to->quantizer = copied_quantizer(copy, from->quantizer);
@@ -200,6 +203,7 @@ static void copy_node(bnd_graph *copy, const bnd_node *from, bnd_node **node_of_
   to->scope = copied_text(copy, from->scope);
   to->original_module = copied_text(copy, from->original_module);
   to->changed_by = copied_text(copy, from->changed_by);
+  to->tensor = copied_text(copy, from->tensor);
   to->module = from->module ? bnd_graph_find_module(copy, from->module->name) : NULL;
   const bnd_arg args = bnd_graph_list(copy, from->args, from->arg_count);
   to->args = args.list.items;

@@ -257,7 +257,7 @@ void bnd_module_share(bnd_module *to, const bnd_module *from) {
   const char *name = to->name;
   *to = *from;
   to->name = name;
-  to->observed = NULL;
+  to->observed = to->weight_integers = to->bias_integers = to->integers = NULL;
   to->weight_quantizer = to->bias_quantizer = to->quantizer = NULL;
   to->weight = bnd_tensor_share(&from->weight, NULL);
   to->bias = bnd_tensor_share(&from->bias, NULL);

@@ -66,6 +66,8 @@ typedef struct bnd_module {
   bnd_quantizer *weight_quantizer, *bias_quantizer; /* NULL = not quantized */
   bnd_quantizer *quantizer;                         /* fake quantizer modules */
   const char *observed; /* fake quantizer modules: the node whose values calibration saw; NULL = the input */
+  /* Names of the integers behind weight_quantizer, bias_quantizer and quantizer in the file the graph was read from; NULL = none. */
+  const char *weight_integers, *bias_integers, *integers;
 } bnd_module;
 
 enum { BND_MAX_RESULTS = 8 };
@@ -94,6 +96,7 @@ struct bnd_node {
   bool skip;                          /* outside the quantization scope */
   const char *original_module;        /* Quark's meta["org_module_name"], key of per-layer configuration; NULL = none */
   const char *changed_by;             /* last pass that created or replaced it; NULL = as captured */
+  const char *tensor;                 /* name of its value in the file the graph was read from; NULL = none */
 };
 
 /* --- life --- */

@@ -26,13 +26,19 @@ static bnd_status check_bias(const bnd_import_value *bias, int64_t channels, bnd
                   (long long)channels);
 }
 
-static bnd_status take_parameters(bnd_module *module, const bnd_import_value *weight, const bnd_import_value *bias, bnd_error *error) {
-  module->weight = bnd_tensor_share(&weight->tensor, NULL);
-  if (weight->quantizer && !(module->weight_quantizer = bnd_quantizer_copy(weight->quantizer))) return bnd_fail_memory(error, "a quantizer");
-  if (!bias) return BND_OK;
-  module->bias = bnd_tensor_share(&bias->tensor, NULL);
-  if (bias->quantizer && !(module->bias_quantizer = bnd_quantizer_copy(bias->quantizer))) return bnd_fail_memory(error, "a quantizer");
-  return BND_OK;
+/* The constant, its quantizer and the name of the integers between them. */
+static bnd_status take_parameter(bnd_importer *importer, const bnd_import_value *value, bnd_tensor *tensor, bnd_quantizer **quantizer,
+                                 const char **integers, bnd_error *error) {
+  *tensor = bnd_tensor_share(&value->tensor, NULL);
+  if (value->maker) *integers = bnd_import_kept(importer, value->maker->input[0]);
+  if (value->quantizer && !(*quantizer = bnd_quantizer_copy(value->quantizer))) return bnd_fail_memory(error, "a quantizer");
+  return bnd_graph_status(importer->graph, error);
+}
+
+static bnd_status take_parameters(bnd_importer *importer, bnd_module *module, const bnd_import_value *weight, const bnd_import_value *bias,
+                                  bnd_error *error) {
+  BND_TRY(take_parameter(importer, weight, &module->weight, &module->weight_quantizer, &module->weight_integers, error));
+  return bias ? take_parameter(importer, bias, &module->bias, &module->bias_quantizer, &module->bias_integers, error) : BND_OK;
 }
 
 static bnd_module *new_module(bnd_importer *importer, const Onnx__NodeProto *proto) {
@@ -111,7 +117,7 @@ bnd_status bnd_import_conv(bnd_importer *importer, const Onnx__NodeProto *proto,
   if (!becomes_module(importer, weight, bias)) return conv_function(importer, proto, x, weight, bias, &form, error);
   bnd_module *module = new_module(importer, proto);
   if (!module) return bnd_fail_memory(error, "a layer");
-  BND_TRY(take_parameters(module, weight, bias, error));
+  BND_TRY(take_parameters(importer, module, weight, bias, error));
   memcpy(module->stride, form.stride, sizeof form.stride);
   memcpy(module->padding, form.padding, sizeof form.padding);
   memcpy(module->dilation, form.dilation, sizeof form.dilation);
@@ -154,7 +160,7 @@ static bnd_status write_linear(bnd_importer *importer, const Onnx__NodeProto *na
   if (becomes_module(importer, weight, bias)) {
     bnd_module *module = new_module(importer, named);
     if (!module) return bnd_fail_memory(error, "a layer");
-    BND_TRY(take_parameters(module, weight, bias, error));
+    BND_TRY(take_parameters(importer, module, weight, bias, error));
     BND_TRY(bnd_import_call(importer, named, BND_OP_LINEAR_MODULE, module, (const bnd_arg[]){bnd_arg_of_node(x)}, 1, &node, error));
     return bnd_import_add_node(importer, named->output[0], node, error);
   }

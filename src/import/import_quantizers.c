@@ -199,10 +199,12 @@ bnd_status bnd_import_dequantize(bnd_importer *importer, const Onnx__NodeProto *
   const bool same = same_parameters(quantizer, codes->quantizer);
   if (!same || codes->source->kind == BND_IMPORT_NODE || codes->source->quantizer) {
     bnd_module *module = same ? bnd_graph_add_module(importer->graph, bnd_import_name(importer, proto)) : NULL;
-    if (module)
+    if (module) {
       module->quantizer = quantizer;
-    else
+      module->integers = bnd_import_kept(importer, codes->name);
+    } else {
       bnd_quantizer_destroy(quantizer);
+    }
     if (!same)
       return bnd_fail(error, BND_ERROR_UNSUPPORTED,
                       "scale or zero point differ from those of the QuantizeLinear before it; that is no fake quantizer");

@@ -39,6 +39,8 @@ typedef struct bnd_importer {
 } bnd_importer;
 
 /* --- values (values.c) --- */
+/* A copy of the text that lives as long as the graph; NULL when memory is short, which bnd_graph_status reports. */
+const char *bnd_import_kept(bnd_importer *importer, const char *text);
 /* Adds a value; a name that exists already is an error. */
 bnd_status bnd_import_add(bnd_importer *importer, const char *name, bnd_import_kind kind, bnd_import_value **value, bnd_error *error);
 bnd_status bnd_import_add_node(bnd_importer *importer, const char *name, bnd_node *node, bnd_error *error);

@@ -8,6 +8,12 @@
 
 /* --- values --- */
 
+const char *bnd_import_kept(bnd_importer *importer, const char *text) {
+  const char *kept = bnd_arena_copy(bnd_graph_arena(importer->graph), text);
+  if (!kept) bnd_graph_out_of_memory(importer->graph);
+  return kept;
+}
+
 bnd_status bnd_import_add(bnd_importer *importer, const char *name, bnd_import_kind kind, bnd_import_value **value, bnd_error *error) {
   if (!name || !*name) return bnd_fail(error, BND_ERROR_FORMAT, "a value has no name");
   if (bnd_map_get(&importer->names, name, NULL)) return bnd_fail(error, BND_ERROR_FORMAT, "the value %s is defined twice", name);
@@ -26,7 +32,8 @@ bnd_status bnd_import_add_node(bnd_importer *importer, const char *name, bnd_nod
   bnd_import_value *value = NULL;
   BND_TRY(bnd_import_add(importer, name, BND_IMPORT_NODE, &value, error));
   value->node = node;
-  return BND_OK;
+  node->tensor = bnd_import_kept(importer, name);
+  return bnd_graph_status(importer->graph, error);
 }
 
 bnd_status bnd_import_input(const bnd_importer *importer, const Onnx__NodeProto *proto, size_t index, bool optional, bnd_import_value **value,
@@ -71,9 +78,13 @@ bnd_status bnd_import_node_of(bnd_importer *importer, bnd_import_value *value, b
     BND_TRY(constant_node(importer, value, &made, error));
     if (value->quantizer) {
       bnd_module *module = bnd_graph_add_module(importer->graph, bnd_import_name(importer, value->maker));
-      if (module) module->quantizer = bnd_quantizer_copy(value->quantizer);
+      if (module) {
+        module->quantizer = bnd_quantizer_copy(value->quantizer);
+        module->integers = bnd_import_kept(importer, value->maker->input[0]);
+      }
       if (!module || !module->quantizer) return bnd_fail_memory(error, "a quantizer");
       BND_TRY(bnd_import_call(importer, value->maker, BND_OP_FAKE_QUANTIZE, module, (const bnd_arg[]){bnd_arg_of_node(made)}, 1, &made, error));
+      made->tensor = bnd_import_kept(importer, value->name);
     }
     value->node = made;
   }

@@ -71,6 +71,12 @@ bnd_status bnd_predict(const bnd_model *model, const bnd_predict_options *option
                   options->iou, options->maximum) < 0 ? BND_ERROR_MEMORY : BND_OK;
 }
 
+bnd_status bnd_dump(const bnd_model *model, const bnd_dump_options *options, const bnd_context *context, bool json, char **text, bnd_error *error) {
+  (void)context, (void)error;
+  return asprintf(text, "%s of %s into %s: %s%s%s executor=%d\n", model->path, options->image, options->output, options->target,
+                  options->accumulators ? " accumulators" : "", json ? " json" : "", options->executor) < 0 ? BND_ERROR_MEMORY : BND_OK;
+}
+
 /* With the checkpoint "slow" it takes two seconds and watches for interruption, as a real run does. */
 bnd_status bnd_quantize(const bnd_quantize_options *options, const bnd_context *context, bnd_quantize_result *result, bnd_error *error) {
   context->log(context->user, BND_LOG_WARNING, "this is no library");

@@ -8,10 +8,14 @@ typedef struct bnd_limits {
   int low, high; /* both allowed */
 } bnd_limits;
 
+/* The rounding of everything computed here, as profiles spell it. */
+#define BND_ROUNDING "half to even at every requantization"
+
 /* ipos, wpos, bpos, opos: positions of inputs, weight, bias, output. Shifts are what the hardware does between accumulator and int8. */
 typedef struct bnd_target_profile {
   char name[64];
   char description[256];
+  char rounding[64]; /* for people; what is computed here is BND_ROUNDING */
   bool align_concat, align_pool, align_slice; /* inputs and output of these share one position: the smallest */
   bnd_limits shift_read;      /* add, sub: max(ipos) - min(ipos) */
   bnd_limits shift_write_add; /* add: min(ipos) - opos */
