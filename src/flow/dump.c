@@ -86,15 +86,18 @@ bnd_status bnd_dump_quantize(const bnd_quantizer *quantizer, const bnd_shape *sh
   size_t outer, channels, inner;
   bool numbers = true;
   bnd_quantizer_layout(&quantizer->spec, shape, &outer, &channels, &inner);
-  for (size_t i = 0; i < rounded.count; i++) {
-    const size_t channel = i / inner % channels;
-    const float value = bnd_f32(&rounded)[i];
-    numbers &= !isnan(value);
-    const int code = isnan(value) ? 0 : (int)ldexpf(value, quantizer->position[channel]) + quantizer->zero_point[channel]; /* exact: it is on the grid */
-    if (code < tensor->minimum) tensor->minimum = code;
-    if (code > tensor->maximum) tensor->maximum = code;
-    if (quantizer->spec.dtype == BND_U8) ((uint8_t *)tensor->data.data)[i] = (uint8_t)code;
-    else ((int8_t *)tensor->data.data)[i] = (int8_t)code;
+  for (size_t row = 0; row < outer * channels; row++) {
+    const double multiplier = ldexp(1, quantizer->position[row % channels]);
+    const int zero_point = quantizer->zero_point[row % channels];
+    for (size_t i = row * inner; i < (row + 1) * inner; i++) {
+      const float value = bnd_f32(&rounded)[i];
+      numbers &= !isnan(value);
+      const int code = isnan(value) ? 0 : (int)(value * multiplier) + zero_point; /* exact: it is on the grid */
+      if (code < tensor->minimum) tensor->minimum = code;
+      if (code > tensor->maximum) tensor->maximum = code;
+      if (quantizer->spec.dtype == BND_U8) ((uint8_t *)tensor->data.data)[i] = (uint8_t)code;
+      else ((int8_t *)tensor->data.data)[i] = (int8_t)code;
+    }
   }
   bnd_tensor_release(&rounded);
   return numbers ? BND_OK : bnd_fail(error, BND_ERROR_MODEL, "%s: %s: some of its values are not numbers", tensor->node, tensor->tensor ? tensor->tensor : "");

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/simd.h"
+
 enum {
   STRIP = 64,           /* output columns summed together: the inner loop runs over contiguous memory */
   SAFE_PRODUCTS = 32768 /* so many products of magnitude 255 * 255 fit 32 bits */
@@ -16,7 +18,7 @@ static image image_of(const bnd_shape *shape) {
 }
 
 /* sums[j] += weight * row[(first + j) * stride + shift] where that column exists. */
-static void add_row(int32_t *sums, int64_t first, int64_t count, const int16_t *row, int64_t width, int64_t stride, int64_t shift, int32_t weight) {
+static inline void add_row(int32_t *sums, int64_t first, int64_t count, const int16_t *row, int64_t width, int64_t stride, int64_t shift, int32_t weight) {
   int64_t begin = 0, end = count;
   while (begin < end && (first + begin) * stride + shift < 0) begin++;
   while (end > begin && (first + end - 1) * stride + shift >= width) end--;
@@ -27,11 +29,12 @@ static void add_row(int32_t *sums, int64_t first, int64_t count, const int16_t *
     for (int64_t j = begin; j < end; j++) sums[j] += weight * from[j * stride];
 }
 
-static void flush(int32_t *part, int64_t *sums, int64_t count) {
+static inline void flush(int32_t *part, int64_t *sums, int64_t count) {
   for (int64_t j = 0; j < count; j++) sums[j] += part[j];
   memset(part, 0, STRIP * sizeof *part);
 }
 
+BND_VECTORIZED
 static void convolve_strip(const bnd_kernel *kernel, const int16_t *in, const image *from, const int16_t *weight, const image *filter, int64_t y,
                            int64_t first, int64_t count, int64_t *sums) {
   int32_t part[STRIP] = {0};
@@ -50,7 +53,12 @@ static void convolve_strip(const bnd_kernel *kernel, const int16_t *in, const im
 }
 
 static void convolution(const bnd_kernel *kernel, const bnd_integers *x, const bnd_integers *w, const bnd_shape *to, int64_t *sums) {
-  const image from = image_of(&x->shape), filter = image_of(&w->shape), out = image_of(to);
+  const image filter = image_of(&w->shape);
+  image from = image_of(&x->shape), out = image_of(to);
+  if (filter.height * filter.width == 1 && kernel->padding[0] + kernel->padding[1] == 0 && kernel->stride[0] * kernel->stride[1] == 1) {
+    from = (image){from.channels, 1, from.height * from.width}; /* single pixels: one long row */
+    out = (image){out.channels, 1, out.height * out.width};
+  }
   const int64_t group_outputs = out.channels / kernel->groups, strips = (out.width + STRIP - 1) / STRIP, size = filter.channels * filter.height * filter.width;
 #pragma omp parallel for collapse(3) num_threads(kernel->threads) if (kernel->threads > 1)
   for (int64_t i = 0; i < to->size[0] * out.channels; i++)
