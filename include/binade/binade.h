@@ -122,6 +122,54 @@ typedef struct bnd_dump_options {
    that gives anything else, it is an error. *text: what was dumped, for people, or dump.json. A dump that fails leaves no dump.json. */
 BND_API bnd_status bnd_dump(const bnd_model *model, const bnd_dump_options *options, const bnd_context *context, bool json, char **text,
                             bnd_error *error);
+/* ---- Speed ---- */
+
+typedef struct bnd_bench_options {
+  bnd_executor_kind executor; /* default: int8 for a quantized network, else fakequant */
+  int size;                   /* as above */
+  int rounds;                 /* forward passes measured; default: 20, with the reference executor 2 */
+  int batch;                  /* also measure so many images at once, each on a thread of its own, as evaluation runs them; 0 = do not */
+} bnd_bench_options;
+
+/* One step of a forward pass. Rates are per second. */
+typedef struct bnd_bench_layer {
+  char *name, *kernel;
+  char *reason;          /* why a faster kernel was not taken; "" = none is known */
+  char *input, *output;  /* shapes: "1x3x640x640"; "" = none */
+  int64_t window[2], stride[2]; /* of convolutions, else 0 */
+  double macs;           /* multiply-adds of convolutions and matrix products, else 0 */
+  uint64_t bytes;        /* read and written, weights included */
+  bool convolution;
+  bool integer;          /* int8 in, int8 out */
+  double seconds;        /* shortest */
+} bnd_bench_layer;
+
+typedef struct bnd_bench_peak {
+  char name[64];  /* where the figure is from: a loop of these instructions, or a layer that was faster than it */
+  double macs;    /* multiply-adds a second, of all threads */
+} bnd_bench_peak;
+
+typedef struct bnd_bench_result {
+  bnd_bench_layer *layers; /* in the order of execution; what computes nothing is left out */
+  size_t layer_count;
+  bnd_executor_kind executor; /* never BND_EXECUTOR_DEFAULT */
+  bool quantized;             /* the network has quantizers */
+  int width, height, threads, rounds, batch;
+  bool processor_time;        /* seconds of layers and of the forward pass are processor time: with one thread, so that a busy machine does not show */
+  double seconds, median_seconds; /* of a forward pass: shortest, median */
+  double wall_seconds;            /* shortest by the clock on the wall */
+  double batch_seconds;           /* of `batch` images, shortest by the clock on the wall; 0 = not measured */
+  bnd_bench_peak float_peak, integer_peak;
+  uint64_t arena_bytes, weight_bytes; /* activations of one forward pass; packed weights */
+  double peak_rss_mib;                /* of this process so far */
+  char library[32];                   /* "oneDNN 2.6.3" */
+  char instructions[64];              /* the most it may use here: "AVX2" */
+} bnd_bench_result;
+
+/* Times a network, layer by layer. Which images it sees does not matter for the time: it gets drawn ones. */
+BND_API bnd_status bnd_bench(const bnd_model *model, const bnd_bench_options *options, const bnd_context *context, bnd_bench_result *result,
+                             bnd_error *error);
+BND_API void bnd_bench_free(bnd_bench_result *result); /* what it owns, not the struct itself */
 
 /* ---- Data ---- */
 

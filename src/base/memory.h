@@ -15,6 +15,9 @@ void *bnd_alloc_aligned(size_t count, size_t size);
 bool bnd_grow(void **array, size_t *capacity, size_t needed, size_t element_size);
 #define BND_GROW(array, capacity, needed) bnd_grow((void **)&(array), &(capacity), (needed), sizeof *(array))
 
+/* The most memory this process has had in use so far, in MiB. */
+double bnd_peak_rss_mib(void);
+
 /* a * b and a + b for sizes; false when the result does not fit. */
 bool bnd_size_multiply(size_t a, size_t b, size_t *product);
 bool bnd_size_add(size_t a, size_t b, size_t *sum);

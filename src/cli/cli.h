@@ -22,6 +22,7 @@ int cli_quantize(int argc, char **argv);
 int cli_dataset(int argc, char **argv);
 int cli_check(int argc, char **argv);
 int cli_dump(int argc, char **argv);
+int cli_bench(int argc, char **argv);
 int cli_train(int argc, char **argv);
 int cli_quark_example(int argc, char **argv); /* the program yolo_nas_pow2_int_quant */
 

@@ -1,7 +1,6 @@
 /* The staged run: checkpoint and images to a hardware-aligned INT8 file, with mAP at every step. Each finished stage is kept on disk. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include "base/file.h"
@@ -45,18 +44,6 @@ static double seconds_since(const struct timespec *begin) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return (double)(now.tv_sec - begin->tv_sec) + (double)(now.tv_nsec - begin->tv_nsec) * 1e-9;
-}
-
-/* The kernel's own mark begins with this program; that of getrusage counts the one that started it, too. */
-static double peak_rss_mib(void) {
-  char line[128];
-  unsigned long kib = 0;
-  FILE *status = fopen("/proc/self/status", "r");
-  while (status && kib == 0 && fgets(line, sizeof line, status)) kib = strncmp(line, "VmHWM:", 6) == 0 ? strtoul(line + 6, NULL, 10) : 0;
-  if (status) fclose(status);
-  if (kib) return (double)kib / 1024;
-  struct rusage usage;
-  return getrusage(RUSAGE_SELF, &usage) == 0 ? (double)usage.ru_maxrss / 1024 : 0;
 }
 
 static bnd_status path_in(run *r, const char *name, char path[4096]) {
@@ -239,7 +226,7 @@ static bnd_status measure(run *r, const char *name, const bnd_graph *graph, bnd_
     bnd_evaluation_free(&evaluation);
   }
   stage.seconds = seconds_since(&r->stage_begin);
-  stage.peak_rss_mib = peak_rss_mib();
+  stage.peak_rss_mib = bnd_peak_rss_mib();
   if (stage.evaluated) note(r, BND_LOG_DEBUG, "%s: mAP@0.50 %.4f, mAP@0.50:0.95 %.4f", name, stage.map50, stage.map50_95);
   return bnd_run_state_add_stage(&r->state, &stage, r->error);
 }

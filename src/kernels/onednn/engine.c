@@ -19,6 +19,33 @@ const char *bnd_onednn_version(void) {
 #undef TEXT
 }
 
+const char *bnd_onednn_instruction_set(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  static const struct {
+    dnnl_cpu_isa_t set;
+    const char *name;
+  } names[] = {
+      {dnnl_cpu_isa_sse41, "SSE4.1"},
+      {dnnl_cpu_isa_avx, "AVX"},
+      {dnnl_cpu_isa_avx2, "AVX2"},
+      {dnnl_cpu_isa_avx2_vnni, "AVX2 with VNNI"},
+      {dnnl_cpu_isa_avx512_core, "AVX-512"},
+      {dnnl_cpu_isa_avx512_core_vnni, "AVX-512 with VNNI"},
+      {dnnl_cpu_isa_avx512_core_bf16, "AVX-512 with VNNI and bfloat16"},
+      {dnnl_cpu_isa_avx512_core_amx, "AVX-512 with VNNI and AMX"},
+#if DNNL_VERSION_MAJOR >= 3
+      {dnnl_cpu_isa_avx512_core_fp16, "AVX-512 with VNNI and float16"},
+#endif
+  };
+  const dnnl_cpu_isa_t set = dnnl_get_effective_cpu_isa();
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (names[i].set == set) return names[i].name;
+  return "beyond AVX2";
+#else
+  return "of this processor";
+#endif
+}
+
 static size_t round_up(size_t channels, size_t block) {
   return (channels + block - 1) / block * block;
 }

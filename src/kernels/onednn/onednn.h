@@ -12,6 +12,7 @@ void bnd_onednn_destroy(bnd_onednn *engine); /* NULL is fine; after everything m
 /* Channels side by side in the layout this processor's convolutions work in: 16 or 8; 0 = this library has none for this processor. */
 size_t bnd_onednn_block(const bnd_onednn *engine);
 const char *bnd_onednn_version(void); /* "2.6.3" */
+const char *bnd_onednn_instruction_set(void); /* the most it may use here, as processor and DNNL_MAX_CPU_ISA have it: "AVX2" */
 
 typedef struct bnd_convolution_shape {
   size_t images, in_channels, in_height, in_width, out_channels, out_height, out_width; /* true channels, without padding */
