@@ -156,26 +156,49 @@ static void print_kernels(const bnd_bench_result *result, const sum *all) {
   free(sums);
 }
 
-static void print_islands(const bnd_bench_result *result) {
-  sum islands = {0};
-  for (size_t i = 0; i < result->layer_count; i++)
-    if (is_island(result, &result->layers[i])) add(&islands, result, &result->layers[i]);
+/* "from_bytes, softmax": the kernels of layers [first, end), each once. */
+static void kernels_cell(cli_table *table, const bnd_bench_layer *layers, size_t first, size_t end) {
+  char *text = NULL;
+  size_t size = 0;
+  FILE *stream = open_memstream(&text, &size);
+  if (!stream) exit(cli_fail(BND_ERROR_MEMORY, NULL));
+  for (size_t i = first; i < end; i++) {
+    size_t earlier = first;
+    while (earlier < i && strcmp(layers[earlier].kernel, layers[i].kernel) != 0) earlier++;
+    if (earlier == i) fprintf(stream, "%s%s", i > first ? ", " : "", layers[i].kernel);
+  }
+  if (fclose(stream) != 0) exit(cli_fail(BND_ERROR_MEMORY, NULL));
+  cli_table_cell(table, "%s", text);
+  free(text);
+}
+
+/* Neighbours in FP32 make an island. */
+static void print_islands(const bnd_bench_result *result, const sum *all) {
   if (result->executor != BND_EXECUTOR_INT8) return;
-  if (!islands.layers) {
-    printf("\nnothing runs in FP32\n");
-    return;
+  static const char *const headers[] = {"FP32 islands", "MMAC", "ms", "time", "GOP/s", "peak", "kernels"};
+  cli_table *table = cli_table_create("lrrrrrl");
+  cells(table, headers, sizeof headers / sizeof *headers);
+  sum islands = {0};
+  for (size_t first = 0, end; first < result->layer_count; first = end) {
+    sum island = {0};
+    for (end = first; end < result->layer_count && is_island(result, &result->layers[end]); end++) {
+      add(&island, result, &result->layers[end]);
+      add(&islands, result, &result->layers[end]);
+    }
+    if (end == first) {
+      end++;
+      continue;
+    }
+    if (end == first + 1) cli_table_cell(table, "step %zu", first);
+    else cli_table_cell(table, "steps %zu to %zu", first, end - 1);
+    rate_cells(table, &island, all->seconds);
+    kernels_cell(table, result->layers, first, end);
   }
-  printf("\nin FP32: %d steps, %.3f ms:", islands.layers, islands.seconds * 1e3);
-  const char *separator = " ";
-  for (size_t i = 0; i < result->layer_count; i++) {
-    const bnd_bench_layer *layer = &result->layers[i];
-    if (!is_island(result, layer)) continue;
-    printf("%s", separator);
-    cli_write(stdout, layer->name, false);
-    printf(" (%s)", layer->kernel);
-    separator = ", ";
-  }
+  cells(table, (const char *const[]){islands.layers ? "total" : "none"}, 1);
+  rate_cells(table, &islands, all->seconds);
+  empty(table);
   printf("\n");
+  cli_table_print(table, stdout);
 }
 
 static void print_head(const char *path, const bnd_bench_result *result) {
@@ -193,7 +216,7 @@ static void print_text(const char *path, const bnd_bench_result *result) {
   print_head(path, result);
   print_layers(result, &all);
   print_kernels(result, &all);
-  print_islands(result);
+  print_islands(result, &all);
   printf("\nforward pass  %.3f ms shortest, %.3f ms median", result->seconds * 1e3, result->median_seconds * 1e3);
   if (result->processor_time) printf(" of processor time; %.3f ms by the clock", result->wall_seconds * 1e3);
   if (result->batch)
@@ -331,7 +354,7 @@ int cli_bench(int argc, char **argv) {
   bool json = false;
   const char *executor = NULL;
   const cli_option options[] = {
-      {"executor", 0, CLI_CHOICE, &executor, "int8|fakequant|reference", "what computes (default: int8 for quantized networks, else fakequant)", 0, 0, false},
+      {"executor", 0, CLI_CHOICE, &executor, CLI_EXECUTORS, "what computes (default: int8 for quantized networks, else fakequant)", 0, 0, false},
       {"size", 0, CLI_INT, &bench.size, "S", "side of the square input, a multiple of 32 (default: the checkpoint's own, or 640)", 32, 8192, false},
       {"rounds", 0, CLI_INT, &bench.rounds, "N", "forward passes; the shortest counts (default: 20, with reference 2)", 1, 1000000, false},
       {"batch", 0, CLI_INT, &bench.batch, "N", "also time N images at once, one to a thread, as eval runs them", 1, 1000000, false},

@@ -46,6 +46,7 @@ static bnd_status open_graph(bench *b, const bnd_model *model, bnd_error *error)
     BND_TRY(bnd_model_size(model, b->options->size, &width, &height, error));
     BND_TRY(bnd_model_detector(model, BND_YOLO_NAS_FOLDED, width, height, &b->graph, &b->exec.mode, error));
     b->exec.output_limit = 2;
+    b->exec.non_negative_inputs = true;
     b->result->width = width;
     b->result->height = height;
   }
@@ -61,7 +62,7 @@ static bnd_status choose_executor(bench *b, const bnd_model *model, bnd_error *e
   if (kind == BND_EXECUTOR_INT8 && !b->result->quantized)
     return bnd_fail(error, BND_ERROR_ARGUMENT, "%s: has no quantizers, so nothing of it can run in int8; give the int8.onnx that 'binade quantize' made of it",
                     model->path);
-  b->exec.backend = kind == BND_EXECUTOR_INT8 ? BND_BACKEND_INT8 : kind == BND_EXECUTOR_REFERENCE ? BND_BACKEND_REFERENCE : BND_BACKEND_ONEDNN;
+  b->exec.backend = bnd_backend_of(kind, b->exec.mode);
   b->result->executor = kind;
   return BND_OK;
 }
