@@ -8,19 +8,29 @@ typedef struct range {
   float minimum, maximum;
 } range;
 
+/* The squared errors of one image on the grids 2^-first ...; which of them count is known when the range of its batch is. */
+typedef struct image_errors {
+  int first, count; /* count 0: none yet */
+  bool any;         /* all values are zero, as are the errors on any grid */
+  double sums[BND_MSE_CANDIDATES + 3];
+} image_errors;
+
 /* Ranges are kept for each worker, batch and quantizer and merged at the end: minimum and maximum do not mind the order, so threads need not meet.
-   Squared errors are kept for each image and added in image order. */
+   Squared errors are kept for each image and added in image order. Their grids follow from the range of the whole batch, which is not known yet: an
+   image's errors are summed on the grids that the range known so far (of all images seen by then) and somewhat wider ones ask for. An image with a
+   quantizer for which that was too little runs once more. So what was known when does not show in the result. */
 typedef struct calibration_state {
   bnd_graph *graph;
   const bnd_image_source *source;
   size_t batch, batches, quantizers;
   int workers;
-  bnd_node **nodes;  /* [quantizers] fake quantizer nodes in graph order */
-  int *index_of;     /* by node id: index into nodes, -1 */
-  range *ranges;     /* [workers][batches][quantizers], later merged into worker 0's */
-  range *running;    /* [batches][quantizers] range of everything up to and including the batch */
-  double *errors;    /* [images][quantizers][BND_MSE_CANDIDATES]; NULL unless some quantizer minimizes the error */
-  float **scratch;   /* [workers] room for the largest tensor */
+  bnd_node **nodes;     /* [quantizers] fake quantizer nodes in graph order */
+  int *index_of;        /* by node id: index into nodes, -1 */
+  range *ranges;        /* [workers][batches][quantizers], later merged into worker 0's */
+  range *running;       /* [batches][quantizers] range of everything up to and including the batch */
+  range *known;         /* [quantizers] range of everything seen so far; workers take turns */
+  image_errors *errors; /* [images][quantizers]; NULL unless some quantizer minimizes the error */
+  size_t *again;        /* images that run once more */
 } calibration_state;
 
 static range *range_at(calibration_state *state, int worker, size_t batch, size_t quantizer) {
@@ -28,13 +38,13 @@ static range *range_at(calibration_state *state, int worker, size_t batch, size_
 }
 
 static void free_state(calibration_state *state) {
-  for (int i = 0; state->scratch && i < state->workers; i++) free(state->scratch[i]);
-  free(state->scratch);
   free(state->nodes);
   free(state->index_of);
   free(state->ranges);
   free(state->running);
+  free(state->known);
   free(state->errors);
+  free(state->again);
 }
 
 /* The constant a quantizer looks at: a functional convolution's weight, a learned scale. It needs no images. NULL for activations. */
@@ -61,46 +71,108 @@ static bnd_status count_quantizers(calibration_state *state, bnd_error *error) {
   return BND_OK;
 }
 
+static bool minimizes_error(const bnd_node *node) { return node->module->quantizer->spec.observer == BND_OBSERVER_POWER_OF_TWO_MIN_MSE; }
+
 static bnd_status allocate(calibration_state *state, bnd_error *error) {
-  size_t cells;
-  if (!bnd_size_multiply(state->batches, state->quantizers, &cells) || !bnd_size_multiply(cells, (size_t)state->workers, &cells))
+  size_t cells, errors;
+  if (!bnd_size_multiply(state->batches, state->quantizers, &cells) || !bnd_size_multiply(cells, (size_t)state->workers, &cells) ||
+      !bnd_size_multiply(state->source->count, state->quantizers, &errors))
     return bnd_fail_memory(error, "calibration");
   state->ranges = bnd_calloc(cells, sizeof *state->ranges);
   state->running = bnd_calloc(state->batches * state->quantizers, sizeof *state->running);
-  state->scratch = bnd_calloc((size_t)state->workers, sizeof *state->scratch);
-  if (!state->ranges || !state->running || !state->scratch) return bnd_fail_memory(error, "calibration");
+  state->known = bnd_calloc(state->quantizers, sizeof *state->known);
+  state->again = bnd_calloc(state->source->count, sizeof *state->again);
+  if (!state->ranges || !state->running || !state->known || !state->again) return bnd_fail_memory(error, "calibration");
   for (size_t i = 0; i < cells; i++) state->ranges[i] = (range){INFINITY, -INFINITY};
+  bool needed = false;
+  for (size_t q = 0; q < state->quantizers; q++) {
+    state->known[q] = (range){INFINITY, -INFINITY};
+    needed |= minimizes_error(state->nodes[q]);
+  }
+  if (needed && !(state->errors = bnd_calloc(errors, sizeof *state->errors))) return bnd_fail_memory(error, "calibration");
   return BND_OK;
 }
 
-static void observe_range(void *user, int node_id, const char *name, const bnd_value *value) {
-  (void)name;
-  const bnd_stream_place *place = user;
-  calibration_state *state = place->user;
-  if (state->index_of[node_id] < 0) return;
-  range *seen = range_at(state, place->worker, place->index / state->batch, (size_t)state->index_of[node_id]);
-  range here = {INFINITY, -INFINITY};
-  bnd_value_min_max(value, &here.minimum, &here.maximum);
-  if (!(here.minimum >= seen->minimum)) seen->minimum = here.minimum; /* a NaN stays and is found later */
-  if (!(here.maximum <= seen->maximum)) seen->maximum = here.maximum;
+/* A NaN stays and is found later. */
+static void widen(range *all, const range *part) {
+  if (!(part->minimum >= all->minimum)) all->minimum = part->minimum;
+  if (!(part->maximum <= all->maximum)) all->maximum = part->maximum;
 }
 
-static bool minimizes_error(const bnd_node *node) { return node->module->quantizer->spec.observer == BND_OBSERVER_POWER_OF_TWO_MIN_MSE; }
+static bool is_finite(const range *r) { return isfinite(r->minimum) && isfinite(r->maximum); }
 
-static void observe_error(void *user, int node_id, const char *name, const bnd_value *value) {
+static int position_of(const bnd_quantizer_spec *spec, const range *r) {
+  int position, zero_point;
+  bnd_power_of_two_parameters(spec, r->minimum, r->maximum, &position, &zero_point);
+  return position;
+}
+
+static image_errors *errors_at(const calibration_state *state, size_t image, size_t quantizer) {
+  return &state->errors[image * state->quantizers + quantizer];
+}
+
+/* Sums the errors on the grids from `wider` below the candidates of position `position` on. `seen` is the range of the values at hand. */
+static void sum_errors(image_errors *errors, const bnd_quantizer_spec *spec, const range *seen, int position, int wider, const bnd_value *value) {
+  const float bound = fmaxf(fabsf(seen->minimum), fabsf(seen->maximum));
+  const int zero_point = spec->dtype == BND_U8 ? 128 : 0;
+  *errors = (image_errors){.first = position - 2 - wider, .count = BND_MSE_CANDIDATES + wider, .any = bound == 0};
+  if (!errors->any)
+    bnd_value_squared_errors(value, bound, (float)(bnd_quantizer_minimum(spec) - zero_point), (float)(bnd_quantizer_maximum(spec) - zero_point), errors->first,
+                             errors->count, errors->sums);
+}
+
+/* The calibrated range of a quantizer grows by less than a factor of two while a batch goes by, but in the first one. */
+static int grids_ahead(const bnd_stream_place *place) { return place->index < ((const calibration_state *)place->user)->batch ? 3 : 1; }
+
+static void observe(void *user, int node_id, const char *name, const bnd_value *value) {
   (void)name;
   const bnd_stream_place *place = user;
   calibration_state *state = place->user;
   if (state->index_of[node_id] < 0) return;
   const size_t quantizer = (size_t)state->index_of[node_id];
   const bnd_node *node = state->nodes[quantizer];
-  size_t count;
-  if (!minimizes_error(node) || !bnd_shape_count(bnd_value_shape(value), &count)) return;
-  float *plain = state->scratch[place->worker];
-  bnd_value_copy(value, plain);
-  range *running = &state->running[place->index / state->batch * state->quantizers + quantizer];
-  const bnd_quantizer seen = {.spec = node->module->quantizer->spec, .channels = 1, .minimum = &running->minimum, .maximum = &running->maximum};
-  bnd_observer_squared_error(&seen, plain, 1, count, state->errors + (place->index * state->quantizers + quantizer) * BND_MSE_CANDIDATES);
+  range here = {INFINITY, -INFINITY};
+  bnd_value_min_max(value, &here.minimum, &here.maximum);
+  widen(range_at(state, place->worker, place->index / state->batch, quantizer), &here);
+  if (!minimizes_error(node) || !is_finite(&here)) return;
+  range known;
+#pragma omp critical(bnd_calibration_known)
+  {
+    widen(&state->known[quantizer], &here);
+    known = state->known[quantizer];
+  }
+  const bnd_quantizer_spec *spec = &node->module->quantizer->spec;
+  sum_errors(errors_at(state, place->index, quantizer), spec, &here, position_of(spec, &known), grids_ahead(place), value);
+}
+
+static const range *running_at(const calibration_state *state, size_t image, size_t quantizer) {
+  return &state->running[image / state->batch * state->quantizers + quantizer];
+}
+
+/* Where the candidates of the image's batch are among its sums; -1 = they are not. */
+static int candidates_in(const calibration_state *state, size_t image, size_t quantizer) {
+  const image_errors *errors = errors_at(state, image, quantizer);
+  if (errors->any) return 0;
+  const int at = position_of(&state->nodes[quantizer]->module->quantizer->spec, running_at(state, image, quantizer)) - 2 - errors->first;
+  return at >= 0 && at + BND_MSE_CANDIDATES <= errors->count ? at : -1;
+}
+
+/* What does not have to be looked at again: other observers, and ranges that end the calibration. */
+static bool has_errors(const calibration_state *state, size_t image, size_t quantizer) {
+  return !minimizes_error(state->nodes[quantizer]) || !is_finite(running_at(state, image, quantizer)) || candidates_in(state, image, quantizer) >= 0;
+}
+
+static void observe_again(void *user, int node_id, const char *name, const bnd_value *value) {
+  (void)name;
+  const bnd_stream_place *place = user;
+  calibration_state *state = place->user;
+  if (state->index_of[node_id] < 0) return;
+  const size_t quantizer = (size_t)state->index_of[node_id], image = state->again[place->index];
+  if (has_errors(state, image, quantizer)) return;
+  const bnd_quantizer_spec *spec = &state->nodes[quantizer]->module->quantizer->spec;
+  range here = {INFINITY, -INFINITY};
+  bnd_value_min_max(value, &here.minimum, &here.maximum);
+  sum_errors(errors_at(state, image, quantizer), spec, &here, position_of(spec, running_at(state, image, quantizer)), 0, value);
 }
 
 /* Worker ranges into worker 0's, then the running range after each batch. */
@@ -108,51 +180,50 @@ static void merge_ranges(calibration_state *state) {
   for (size_t b = 0; b < state->batches; b++)
     for (size_t q = 0; q < state->quantizers; q++) {
       range *all = range_at(state, 0, b, q);
-      for (int w = 1; w < state->workers; w++) {
-        const range *part = range_at(state, w, b, q);
-        if (!(part->minimum >= all->minimum)) all->minimum = part->minimum;
-        if (!(part->maximum <= all->maximum)) all->maximum = part->maximum;
-      }
+      for (int w = 1; w < state->workers; w++) widen(all, range_at(state, w, b, q));
       range running = b ? state->running[(b - 1) * state->quantizers + q] : (range){INFINITY, -INFINITY};
-      if (!(all->minimum >= running.minimum)) running.minimum = all->minimum;
-      if (!(all->maximum <= running.maximum)) running.maximum = all->maximum;
+      widen(&running, all);
       state->running[b * state->quantizers + q] = running;
     }
 }
 
-static size_t largest_value(const calibration_state *state) {
-  size_t largest = 1, count;
-  for (size_t q = 0; q < state->quantizers; q++)
-    if (bnd_shape_count(&state->nodes[q]->shape[0], &count) && count > largest) largest = count;
-  return largest;
+static bnd_status load_again(void *user, size_t index, float *input, bnd_error *error) {
+  const calibration_state *state = user;
+  return state->source->load(state->source->user, state->again[index], input, error);
 }
 
 static bnd_status second_pass(calibration_state *state, bnd_executor *executor, const bnd_context *context, bnd_error *error) {
-  bool needed = false;
-  for (size_t q = 0; q < state->quantizers; q++) needed |= minimizes_error(state->nodes[q]);
-  if (!needed) return BND_OK;
-  size_t cells;
-  if (!bnd_size_multiply(state->source->count, state->quantizers * BND_MSE_CANDIDATES, &cells) || !(state->errors = bnd_calloc(cells, sizeof *state->errors)))
-    return bnd_fail_memory(error, "calibration");
-  for (int w = 0; w < state->workers; w++)
-    if (!(state->scratch[w] = bnd_alloc_aligned(largest_value(state), sizeof(float)))) return bnd_fail_memory(error, "calibration");
-  const bnd_stream stream = {.stage = "calibration, search", .probe = observe_error, .user = state};
-  return bnd_stream_images(executor, state->source, &stream, context, error);
+  if (!state->errors) return BND_OK;
+  bnd_image_source source = {.user = state, .input_size = state->source->input_size, .load = load_again};
+  for (size_t i = 0; i < state->source->count; i++) {
+    bool complete = true;
+    for (size_t q = 0; q < state->quantizers; q++) complete &= has_errors(state, i, q);
+    if (!complete) state->again[source.count++] = i;
+  }
+  if (source.count == 0) return BND_OK;
+  const bnd_stream stream = {.stage = "calibration, search", .probe = observe_again, .user = state};
+  return bnd_stream_images(executor, &source, &stream, context, error);
+}
+
+/* Adds the errors of a batch in image order. */
+static void add_errors(const calibration_state *state, size_t batch, size_t quantizer, double sums[BND_MSE_CANDIDATES]) {
+  const size_t begin = batch * state->batch, end = begin + state->batch < state->source->count ? begin + state->batch : state->source->count;
+  for (size_t i = begin; i < end; i++)
+    for (int k = 0; k < BND_MSE_CANDIDATES; k++) sums[k] += errors_at(state, i, quantizer)->sums[candidates_in(state, i, quantizer) + k];
 }
 
 static bnd_status vote(calibration_state *state, size_t quantizer, bnd_error *error) {
   bnd_quantizer *q = state->nodes[quantizer]->module->quantizer;
   for (size_t b = 0; b < state->batches; b++) {
     const range *seen = range_at(state, 0, b, quantizer);
-    if (!isfinite(seen->minimum) || !isfinite(seen->maximum))
+    if (!is_finite(seen))
       return bnd_fail(error, BND_ERROR_MODEL, "node %s: its values are not finite (minimum %g, maximum %g) in calibration batch %zu; the network cannot be quantized",
                       bnd_arg_node(state->nodes[quantizer], 0)->name, (double)seen->minimum, (double)seen->maximum, b + 1);
     BND_TRY(bnd_observer_widen(q, 1, &seen->minimum, &seen->maximum, error));
     double sums[BND_MSE_CANDIDATES] = {0};
-    const size_t end = (b + 1) * state->batch < state->source->count ? (b + 1) * state->batch : state->source->count;
-    for (size_t i = b * state->batch; state->errors && i < end; i++)
-      for (int k = 0; k < BND_MSE_CANDIDATES; k++) sums[k] += state->errors[(i * state->quantizers + quantizer) * BND_MSE_CANDIDATES + (size_t)k];
-    BND_TRY(bnd_observer_commit(q, state->errors ? sums : NULL, error));
+    const bool searched = minimizes_error(state->nodes[quantizer]);
+    if (searched) add_errors(state, b, quantizer, sums);
+    BND_TRY(bnd_observer_commit(q, searched ? sums : NULL, error));
   }
   return bnd_quantizer_finish(q, error);
 }
@@ -198,7 +269,7 @@ bnd_status bnd_calibrate(bnd_graph *graph, const bnd_image_source *source, const
   calibration_state state = {.graph = graph, .source = source, .batch = calibration->batch,
                              .batches = (source->count + calibration->batch - 1) / calibration->batch, .workers = bnd_stream_workers(source, context)};
   const bnd_exec_options options = {.mode = BND_EXEC_FLOAT, .backend = calibration->backend, .threads = 1, .observe = true};
-  const bnd_stream stream = {.stage = "calibration", .probe = observe_range, .user = &state};
+  const bnd_stream stream = {.stage = "calibration", .probe = observe, .user = &state};
   bnd_executor *executor = NULL;
   bnd_status status = count_quantizers(&state, error);
   if (status == BND_OK) status = allocate(&state, error);

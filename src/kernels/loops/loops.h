@@ -39,6 +39,15 @@ void bnd_loop_scale_add(const float *x, float factor, const bnd_grid *inner, con
 /* Range of the values without padding; NaN, both of them, if one of the values is. +-inf for no values. */
 void bnd_loop_min_max(const float *x, const bnd_layout *layout, float *minimum, float *maximum, int threads);
 
+/* Grids 2^-first, 2^-(first + 1), ... of the whole numbers [low, high]. `bound` is the largest magnitude among the values. */
+enum { BND_MOST_GRIDS = 8 };
+typedef struct bnd_error_grids {
+  int first, count; /* at most BND_MOST_GRIDS */
+  float low, high, bound;
+} bnd_error_grids;
+/* errors[g] = sum over the values of (value - nearest number of grid g)^2. The same for any block of up to 16 channels. */
+void bnd_loop_squared_errors(const float *x, const bnd_layout *layout, const bnd_error_grids *grids, double *errors);
+
 /* Changes of layout; `layout` is the blocked side. Padding is written as zeros. */
 void bnd_loop_to_plain(const float *blocked, const bnd_layout *layout, float *plain, int threads);
 void bnd_loop_to_blocked(const float *plain, const bnd_layout *layout, float *blocked, int threads);
