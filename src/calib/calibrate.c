@@ -12,8 +12,10 @@ typedef struct range {
 typedef struct image_errors {
   int first, count; /* count 0: none yet */
   bool any;         /* all values are zero, as are the errors on any grid */
-  double sums[BND_MSE_CANDIDATES + 3];
+  double sums[BND_MOST_GRIDS];
 } image_errors;
+
+enum { MOST_POSITIONS = BND_MOST_GRIDS - BND_MSE_CANDIDATES + 1 };
 
 /* Ranges are kept for each worker, batch and quantizer and merged at the end: minimum and maximum do not mind the order, so threads need not meet.
    Squared errors are kept for each image and added in image order. Their grids follow from the range of the whole batch, which is not known yet: an
@@ -111,18 +113,19 @@ static image_errors *errors_at(const calibration_state *state, size_t image, siz
   return &state->errors[image * state->quantizers + quantizer];
 }
 
-/* Sums the errors on the grids from `wider` below the candidates of position `position` on. `seen` is the range of the values at hand. */
-static void sum_errors(image_errors *errors, const bnd_quantizer_spec *spec, const range *seen, int position, int wider, const bnd_value *value) {
-  const float bound = fmaxf(fabsf(seen->minimum), fabsf(seen->maximum));
-  const int zero_point = spec->dtype == BND_U8 ? 128 : 0;
-  *errors = (image_errors){.first = position - 2 - wider, .count = BND_MSE_CANDIDATES + wider, .any = bound == 0};
-  if (!errors->any)
-    bnd_value_squared_errors(value, bound, (float)(bnd_quantizer_minimum(spec) - zero_point), (float)(bnd_quantizer_maximum(spec) - zero_point), errors->first,
-                             errors->count, errors->sums);
+/* Sums the errors for the candidates of all positions from `last` to `first`, the smaller one. `seen` is the range of the values at hand. The coarsest grid
+   only matters when it is as good as the next: neither clips, as the range they come from fills less than half of the next. */
+static void sum_errors(image_errors *errors, const bnd_quantizer_spec *spec, const range *seen, int first, int last, const bnd_value *value) {
+  const float bound = fmaxf(fabsf(seen->minimum), fabsf(seen->maximum)), zero_point = spec->dtype == BND_U8 ? 128.f : 0.f;
+  if (last - first > MOST_POSITIONS - 1) first = last - (MOST_POSITIONS - 1);
+  *errors = (image_errors){.first = first - 2, .count = BND_MSE_CANDIDATES + last - first, .any = bound == 0};
+  const bnd_error_grids grids = {.first = errors->first, .count = errors->count, .low = (float)bnd_quantizer_minimum(spec) - zero_point,
+                                 .high = (float)bnd_quantizer_maximum(spec) - zero_point, .bound = bound, .skip_first = true};
+  if (!errors->any) bnd_value_squared_errors(value, &grids, errors->sums);
 }
 
-/* The calibrated range of a quantizer grows by less than a factor of two while a batch goes by, but in the first one. */
-static int grids_ahead(const bnd_stream_place *place) { return place->index < ((const calibration_state *)place->user)->batch ? 3 : 1; }
+/* By how much a range may grow until its batch is complete: much in the first one, little later. Only a guess. */
+static float growth(const bnd_stream_place *place) { return place->index < ((const calibration_state *)place->user)->batch ? 4.f : 1.25f; }
 
 static void observe(void *user, int node_id, const char *name, const bnd_value *value) {
   (void)name;
@@ -142,7 +145,8 @@ static void observe(void *user, int node_id, const char *name, const bnd_value *
     known = state->known[quantizer];
   }
   const bnd_quantizer_spec *spec = &node->module->quantizer->spec;
-  sum_errors(errors_at(state, place->index, quantizer), spec, &here, position_of(spec, &known), grids_ahead(place), value);
+  const range grown = {known.minimum * growth(place), known.maximum * growth(place)};
+  sum_errors(errors_at(state, place->index, quantizer), spec, &here, position_of(spec, &grown), position_of(spec, &known), value);
 }
 
 static const range *running_at(const calibration_state *state, size_t image, size_t quantizer) {
@@ -172,7 +176,8 @@ static void observe_again(void *user, int node_id, const char *name, const bnd_v
   const bnd_quantizer_spec *spec = &state->nodes[quantizer]->module->quantizer->spec;
   range here = {INFINITY, -INFINITY};
   bnd_value_min_max(value, &here.minimum, &here.maximum);
-  sum_errors(errors_at(state, image, quantizer), spec, &here, position_of(spec, running_at(state, image, quantizer)), 0, value);
+  const int position = position_of(spec, running_at(state, image, quantizer));
+  sum_errors(errors_at(state, image, quantizer), spec, &here, position, position, value);
 }
 
 /* Worker ranges into worker 0's, then the running range after each batch. */

@@ -2,6 +2,7 @@
 #ifndef BND_EXEC_EXEC_H
 #define BND_EXEC_EXEC_H
 
+#include "kernels/loops/loops.h"
 #include "ops/operators.h"
 
 typedef enum bnd_exec_mode {
@@ -40,9 +41,8 @@ const bnd_shape *bnd_executor_output_shape(const bnd_executor *executor, int ind
 typedef struct bnd_value bnd_value;
 const bnd_shape *bnd_value_shape(const bnd_value *value);
 void bnd_value_min_max(const bnd_value *value, float *minimum, float *maximum); /* true elements only, layout padding left out; NaN if one is */
-/* errors[g] = the squared error of rounding all elements to the whole numbers [low, high] times 2^-(first + g), g < count <= 8; `bound` is their largest
-   magnitude. */
-void bnd_value_squared_errors(const bnd_value *value, float bound, float low, float high, int first, int count, double *errors);
+/* Squared errors of rounding all elements to several grids (kernels/loops/loops.h). */
+void bnd_value_squared_errors(const bnd_value *value, const bnd_error_grids *grids, double *errors);
 void bnd_value_copy(const bnd_value *value, float *plain);                      /* row-major, bnd_shape_count elements */
 /* node_id and name are those of the fake quantizer in the graph the executor was made from. Called in graph order, from the running thread.
    Constant values (weights of the graph, anchors) are shown in every run too. */

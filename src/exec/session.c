@@ -41,9 +41,8 @@ void bnd_value_min_max(const bnd_value *value, float *minimum, float *maximum) {
   else bnd_loop_min_max(value->data, &value->layout, minimum, maximum, value->threads);
 }
 
-void bnd_value_squared_errors(const bnd_value *value, float bound, float low, float high, int first, int count, double *errors) {
-  const bnd_error_grids grids = {.first = first, .count = count, .low = low, .high = high, .bound = bound};
-  bnd_loop_squared_errors(value->data, &value->layout, &grids, errors);
+void bnd_value_squared_errors(const bnd_value *value, const bnd_error_grids *grids, double *errors) {
+  bnd_loop_squared_errors(value->data, &value->layout, grids, errors);
 }
 
 void bnd_value_copy(const bnd_value *value, float *plain) {

@@ -44,6 +44,7 @@ enum { BND_MOST_GRIDS = 8 };
 typedef struct bnd_error_grids {
   int first, count; /* at most BND_MOST_GRIDS */
   float low, high, bound;
+  bool skip_first; /* errors[0] is not needed when it is larger than errors[1]; it then is infinite. Neither of the two may clip */
 } bnd_error_grids;
 /* errors[g] = sum over the values of (value - nearest number of grid g)^2. The same for any block of up to 16 channels. */
 void bnd_loop_squared_errors(const float *x, const bnd_layout *layout, const bnd_error_grids *grids, double *errors);

@@ -7,24 +7,28 @@
 
 /* A lane sums every LANES-th value: in float over STEPS of them, whose rounding errors are small against what tells two grids apart, then in double.
    With two vectors of 8 channels or one of 16 the same values meet in the same lane, so nothing depends on the width of the blocks. */
-enum { CHUNK = 64, STEPS = 32, MOST_LANES = 128 };
+enum { CHUNK = 64, STEPS = 64, MOST_LANES = 128 };
 
-/* The lanes of one piece; where nothing is clipped the clamp is left out. count is a multiple of CHUNK. Errors are counted in steps of the grid. */
+/* The lanes of one piece of at most lanes * STEPS values, a multiple of CHUNK; lanes is CHUNK or twice that. Errors are counted in steps of the grid.
+   Where nothing is clipped the clamp is left out. */
 BND_VECTORIZED
-static void add_unclipped(const float *restrict x, size_t count, size_t lanes, float multiplier, float *restrict sums) {
+static void add_unclipped(const float *restrict x, size_t count, size_t lanes, float multiplier, double *restrict totals) {
+  float sums[MOST_LANES] = {0};
   for (size_t i = 0; i < count; i += CHUNK) {
-    float *sum = sums + i % lanes;
+    float *sum = sums + (i & (lanes - 1));
     for (size_t j = 0; j < CHUNK; j++) {
       const float u = x[i + j] * multiplier, error = ((u + 0x1.8p23f) - 0x1.8p23f) - u;
       sum[j] += error * error;
     }
   }
+  for (size_t j = 0; j < lanes; j++) totals[j] += (double)sums[j];
 }
 
 BND_VECTORIZED
-static void add_clipped(const float *restrict x, size_t count, size_t lanes, float multiplier, float low, float high, float *restrict sums) {
+static void add_clipped(const float *restrict x, size_t count, size_t lanes, float multiplier, float low, float high, double *restrict totals) {
+  float sums[MOST_LANES] = {0};
   for (size_t i = 0; i < count; i += CHUNK) {
-    float *sum = sums + i % lanes;
+    float *sum = sums + (i & (lanes - 1));
     for (size_t j = 0; j < CHUNK; j++) {
       const float u = x[i + j] * multiplier;
       float q = u > high ? high : u;
@@ -33,26 +37,35 @@ static void add_clipped(const float *restrict x, size_t count, size_t lanes, flo
       sum[j] += error * error;
     }
   }
+  for (size_t j = 0; j < lanes; j++) totals[j] += (double)sums[j];
 }
 
 typedef double lane_sums[BND_MOST_GRIDS][MOST_LANES];
 
-static void add_piece(const float *x, size_t count, size_t lanes, const bnd_error_grids *grids, lane_sums totals) {
-  for (int g = 0; g < grids->count; g++) {
+static void add_piece(const float *x, size_t count, size_t lanes, const bnd_error_grids *grids, int from, lane_sums totals) {
+  for (int g = from; g < grids->count; g++) {
     const float multiplier = ldexpf(1.f, grids->first + g);
-    float sums[MOST_LANES] = {0};
-    if (grids->bound * multiplier <= grids->high && -grids->bound * multiplier >= grids->low) add_unclipped(x, count, lanes, multiplier, sums);
-    else add_clipped(x, count, lanes, multiplier, grids->low, grids->high, sums);
-    for (size_t j = 0; j < lanes; j++) totals[g][j] += (double)sums[j];
+    if (grids->bound * multiplier <= grids->high && -grids->bound * multiplier >= grids->low) add_unclipped(x, count, lanes, multiplier, totals[g]);
+    else add_clipped(x, count, lanes, multiplier, grids->low, grids->high, totals[g]);
   }
 }
 
-static void add_run(const float *x, size_t count, size_t lanes, const bnd_error_grids *grids, lane_sums totals) {
+static void add_run(const float *x, size_t count, size_t lanes, const bnd_error_grids *grids, int from, lane_sums totals) {
   const size_t piece = lanes * STEPS, even = count - count % lanes;
-  for (size_t at = 0; at < even; at += piece) add_piece(x + at, even - at < piece ? even - at : piece, lanes, grids, totals);
+  for (size_t at = 0; at < even; at += piece) add_piece(x + at, even - at < piece ? even - at : piece, lanes, grids, from, totals);
   float rest[MOST_LANES] = {0};
   for (size_t i = even; i < count; i++) rest[i - even] = x[i];
-  if (count > even) add_piece(rest, lanes, lanes, grids, totals);
+  if (count > even) add_piece(rest, lanes, lanes, grids, from, totals);
+}
+
+/* Whether some value is nearer to a number of the second grid than to any of the first. */
+static bool first_is_worse(const float *x, size_t count, const bnd_error_grids *grids) {
+  const float multiplier = ldexpf(1.f, grids->first);
+  for (size_t i = 0; i < count; i++) {
+    const float u = x[i] * multiplier, error = fabsf(((u + 0x1.8p23f) - 0x1.8p23f) - u);
+    if (error > 0.25f) return true;
+  }
+  return false;
 }
 
 /* Channel by channel of a block. */
@@ -70,11 +83,12 @@ void bnd_loop_squared_errors(const float *x, const bnd_layout *layout, const bnd
   const size_t count = bnd_layout_count(layout), lanes = layout->block > 8 ? MOST_LANES : CHUNK;
   const size_t block = layout->block && lanes % layout->block == 0 ? layout->block : 1;
   const size_t run = layout->block ? layout->height * layout->width * layout->block : count;
-  for (int g = 0; g < grids->count; g++) errors[g] = 0;
+  const int from = grids->skip_first && first_is_worse(x, count, grids);
+  for (int g = 0; g < grids->count; g++) errors[g] = g < from ? INFINITY : 0;
   for (size_t at = 0; at < count; at += run) {
     lane_sums totals = {0};
-    add_run(x + at, run, lanes, grids, totals);
-    for (int g = 0; g < grids->count; g++) errors[g] += fold(totals[g], lanes, block);
+    add_run(x + at, run, lanes, grids, from, totals);
+    for (int g = from; g < grids->count; g++) errors[g] += fold(totals[g], lanes, block);
   }
-  for (int g = 0; g < grids->count; g++) errors[g] = ldexp(errors[g], -2 * (grids->first + g));
+  for (int g = from; g < grids->count; g++) errors[g] = ldexp(errors[g], -2 * (grids->first + g));
 }
