@@ -1,5 +1,5 @@
-/* int8 convolutions on oneDNN against sums in 64-bit integers: the same bytes for any shape, stride, padding, exponents and number of threads, also where
-   oneDNN may use only the instructions of older processors. */
+/* int8 convolutions on oneDNN against sums in 64-bit integers: the same bytes for any shape, stride, padding, exponents and number of threads, also
+   where oneDNN may use only the instructions of older processors. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -52,7 +52,8 @@ static int between(bnd_random *random, int low, int high) {
 
 static bnd_convolution_shape some_shape(bnd_random *random) {
   static const int64_t windows[] = {1, 1, 2, 3, 3, 3, 4, 5};
-  bnd_convolution_shape s = {.images = (size_t)between(random, 1, 3), .in_channels = (size_t)between(random, 1, 70), .out_channels = (size_t)between(random, 1, 70)};
+  bnd_convolution_shape s = {
+      .images = (size_t)between(random, 1, 3), .in_channels = (size_t)between(random, 1, 70), .out_channels = (size_t)between(random, 1, 70)};
   int64_t in[2], out[2];
   for (int i = 0; i < 2; i++) {
     s.window[i] = i && bnd_random_chance(random, 0.8) ? s.window[0] : windows[between(random, 0, 7)];
@@ -171,7 +172,8 @@ static int64_t sum_of(const problem *p, size_t n, size_t row, size_t column, siz
   int64_t sum = 0;
   for (int64_t i = 0; i < s->window[0]; i++)
     for (int64_t j = 0; j < s->window[1]; j++) {
-      const int64_t y = (int64_t)row * s->stride[0] - s->padding[0] + i * s->dilation[0], x = (int64_t)column * s->stride[1] - s->padding[1] + j * s->dilation[1];
+      const int64_t y = (int64_t)row * s->stride[0] - s->padding[0] + i * s->dilation[0],
+                    x = (int64_t)column * s->stride[1] - s->padding[1] + j * s->dilation[1];
       if (y < 0 || y >= (int64_t)s->in_height || x < 0 || x >= (int64_t)s->in_width) continue;
       const int8_t *pixel = p->x + ((n * s->in_height + (size_t)y) * s->in_width + (size_t)x) * s->in_channels;
       for (size_t c = 0; c < s->in_channels; c++)
@@ -207,10 +209,11 @@ static void compare(const problem *p, const int8_t *y, const char *kernel, tally
           t->saturated += expected == p->low || expected == p->high;
           t->zero += expected == 0;
           if (y[at] != expected)
-            fail_msg("%s: [%zu][%zu][%zu][%zu] is %d instead of %d; sum %lld, bias %d; positions: x %d, weight %d, bias %d, y %d; %zu -> %zu channels, "
-                     "window %d x %d, %d threads",
-                     kernel, n, row, column, o, y[at], expected, (long long)sum, p->has_bias ? p->bias[o] : 0, p->x_position, p->weight_position[o],
-                     p->bias_position[o], p->y_position, s->in_channels, s->out_channels, (int)s->window[0], (int)s->window[1], p->threads);
+            fail_msg(
+                "%s: [%zu][%zu][%zu][%zu] is %d instead of %d; sum %lld, bias %d; positions: x %d, weight %d, bias %d, y %d; %zu -> %zu channels, "
+                "window %d x %d, %d threads",
+                kernel, n, row, column, o, y[at], expected, (long long)sum, p->has_bias ? p->bias[o] : 0, p->x_position, p->weight_position[o],
+                p->bias_position[o], p->y_position, s->in_channels, s->out_channels, (int)s->window[0], (int)s->window[1], p->threads);
         }
   for (size_t i = at; i < at + GUARD; i++) assert_int_equal(y[i], UNTOUCHED);
   t->values += at;
@@ -265,11 +268,14 @@ static void run_directly(bnd_onednn *engine, const problem *p, tally *t) {
 /* Operands that exec/integers.h finds in float weights and biases. */
 static void run_from_floats(bnd_onednn *engine, const problem *p, tally *t) {
   const size_t out = p->shape.out_channels, row = row_of(&p->shape);
-  const bnd_grid x = {.multiplier = ldexpf(1.f, p->x_position), .step = ldexpf(1.f, -p->x_position), .low = p->non_negative ? 0.f : -128.f, .high = 127.f};
+  const bnd_grid x = {
+      .multiplier = ldexpf(1.f, p->x_position), .step = ldexpf(1.f, -p->x_position), .low = p->non_negative ? 0.f : -128.f, .high = 127.f};
   const bnd_grid y = {.multiplier = ldexpf(1.f, p->y_position), .step = ldexpf(1.f, -p->y_position), .low = (float)p->low, .high = (float)p->high};
   bnd_error error = {0};
   bnd_tensor weight, bias = {0};
-  assert_ok(bnd_tensor_create(BND_F32, &BND_SHAPE((int64_t)out, (int64_t)p->shape.in_channels, p->shape.window[0], p->shape.window[1]), &weight, &error), &error);
+  assert_ok(
+      bnd_tensor_create(BND_F32, &BND_SHAPE((int64_t)out, (int64_t)p->shape.in_channels, p->shape.window[0], p->shape.window[1]), &weight, &error),
+      &error);
   if (p->has_bias) assert_ok(bnd_tensor_create(BND_F32, &BND_SHAPE((int64_t)out), &bias, &error), &error);
   for (size_t o = 0; o < out; o++) {
     for (size_t i = 0; i < row; i++) bnd_f32(&weight)[o * row + i] = ldexpf(p->weight[o * row + i], -p->weight_position[o]);
@@ -312,8 +318,8 @@ static size_t run_problems(way *by, uint32_t epoch, uint32_t count) {
   bnd_onednn_destroy(engine);
   if (level == BND_INT8_NONE) return 0;
   printf("           inputs %s; %zu convolutions, %zu left out; %zu values, of them saturated %.0f %%, zero %.0f %%\n",
-         level == BND_INT8_SIGNED ? "of both signs" : "without negative bytes", t.run, t.left_out, t.values, 100. * (double)t.saturated / (double)t.values,
-         100. * (double)t.zero / (double)t.values);
+         level == BND_INT8_SIGNED ? "of both signs" : "without negative bytes", t.run, t.left_out, t.values,
+         100. * (double)t.saturated / (double)t.values, 100. * (double)t.zero / (double)t.values);
   assert_true(t.run > 9 * t.left_out);
   assert_true(t.saturated < t.values * 9 / 10); /* else little would have been compared */
   return t.run;

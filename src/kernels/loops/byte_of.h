@@ -5,8 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* clamp(rne(q), low, high) for low >= -128, high <= 127; q is not NaN. Adding 1.5 * 2^23 rounds to nearest-even, exactly because the clamp comes first,
-   and leaves the whole number in the low bits of the sum, negative ones as two's complement. */
+/* clamp(rne(q), low, high) for low >= -128, high <= 127; q is not NaN. Adding 1.5 * 2^23 rounds to nearest-even, exactly because the clamp comes
+   first, and leaves the whole number in the low bits of the sum, negative ones as two's complement. */
 static inline int8_t bnd_byte_of(float q, float low, float high) {
   q = q > high ? high : q;
   q = q < low ? low : q;

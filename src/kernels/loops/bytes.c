@@ -1,6 +1,7 @@
-/* Functions of single bytes, of pairs of bytes, and the maximum of neighbouring bytes. Multiplication by a power of two is exact and commutes with every
-   rounding as long as nothing leaves the range of normal floats. Where the factors are far from its ends (`tame`), powers of two are therefore
-   multiplied up once, ahead of the loop, instead of one after another for each value; where not, the loops do what the float loops do, step by step. */
+/* Functions of single bytes, of pairs of bytes, and the maximum of neighbouring bytes. Multiplication by a power of two is exact and commutes with
+   every rounding as long as nothing leaves the range of normal floats. Where the factors are far from its ends (`tame`), powers of two are therefore
+   multiplied up once, ahead of the loop, instead of one after another for each value; where not, the loops do what the float loops do, step by step.
+ */
 #include <math.h>
 
 #include "base/simd.h"
@@ -47,8 +48,10 @@ void bnd_bytes_map(const int8_t *x, const bnd_byte_table *table, int8_t *y, size
 #pragma omp parallel for num_threads(threads) if (threads > 1 && pieces > 1)
   for (size_t p = 0; p < pieces; p++) {
     const size_t at = p * PIECE, size = count - at < PIECE ? count - at : PIECE;
-    if (table->is_scaling) scale_run(x + at, table->scale, table->low, table->high, y + at, size);
-    else table_run(x + at, table->result, y + at, size);
+    if (table->is_scaling)
+      scale_run(x + at, table->scale, table->low, table->high, y + at, size);
+    else
+      table_run(x + at, table->result, y + at, size);
   }
 }
 
@@ -117,9 +120,12 @@ void bnd_bytes_scale_add(const bnd_byte_sum *sum, const int8_t *x, const int8_t 
 #pragma omp parallel for num_threads(threads) if (threads > 1 && pieces > 1)
   for (size_t p = 0; p < pieces; p++) {
     const size_t at = p * PIECE, size = count - at < PIECE ? count - at : PIECE;
-    if (!quick) add_plainly_run(sum, inner, x + at, y + at, out + at, size);
-    else if (sum->inner) add_on_grid_run(&ready, x + at, y + at, out + at, size);
-    else add_run(&ready, x + at, y + at, out + at, size);
+    if (!quick)
+      add_plainly_run(sum, inner, x + at, y + at, out + at, size);
+    else if (sum->inner)
+      add_on_grid_run(&ready, x + at, y + at, out + at, size);
+    else
+      add_run(&ready, x + at, y + at, out + at, size);
   }
 }
 

@@ -1,5 +1,5 @@
-/* Bytes and floats in other layouts, and runs of bytes that move. A tile of pixels, small enough for the first caches, goes through all of its channels
-   before the next; rows of bytes are transposed by interleaving neighbours, twice as wide each time. */
+/* Bytes and floats in other layouts, and runs of bytes that move. A tile of pixels, small enough for the first caches, goes through all of its
+   channels before the next; rows of bytes are transposed by interleaving neighbours, twice as wide each time. */
 #include "base/simd.h"
 #include "kernels/loops/byte_of.h"
 #include "kernels/loops/bytes.h"
@@ -21,16 +21,16 @@ static size_t tile_of(size_t channels) {
 }
 
 /* `size` bytes at a constant size become single instructions. */
-#define COPY_RUNS(size)                                                                                  \
+#define COPY_RUNS(size) \
   for (size_t i = 0; i < count; i++) memcpy(y + i * y_step, x + i * x_step, (size))
 /* Two copies of half the largest power of two that fits twice, which may overlap. */
-#define COPY_RUNS_IN_TWO(part)                                                                           \
-  for (size_t i = 0; i < count; i++) {                                                                   \
-    int8_t ends[2][part];                                                                                \
-    memcpy(ends[0], x + i * x_step, part);                                                               \
-    memcpy(ends[1], x + i * x_step + size - part, part);                                                 \
-    memcpy(y + i * y_step, ends[0], part);                                                               \
-    memcpy(y + i * y_step + size - part, ends[1], part);                                                 \
+#define COPY_RUNS_IN_TWO(part)                           \
+  for (size_t i = 0; i < count; i++) {                   \
+    int8_t ends[2][part];                                \
+    memcpy(ends[0], x + i * x_step, part);               \
+    memcpy(ends[1], x + i * x_step + size - part, part); \
+    memcpy(y + i * y_step, ends[0], part);               \
+    memcpy(y + i * y_step + size - part, ends[1], part); \
   }
 
 /* y[i * y_step + k] = x[i * x_step + k], k < size */
@@ -63,20 +63,20 @@ static void copy_runs(const int8_t *x, size_t x_step, int8_t *y, size_t y_step, 
 }
 
 /* Two rows become one of pairs, and back; for each width of what is paired. */
-#define INTERLEAVE(type)                                                                                             \
-  BND_VECTORIZED                                                                                                     \
+#define INTERLEAVE(type)                                                                                              \
+  BND_VECTORIZED                                                                                                      \
   static void interleave_##type(const type *restrict a, const type *restrict b, type *restrict pairs, size_t count) { \
-    for (size_t i = 0; i < count; i++) {                                                                             \
-      pairs[2 * i] = a[i];                                                                                           \
-      pairs[2 * i + 1] = b[i];                                                                                       \
-    }                                                                                                                \
-  }                                                                                                                  \
-  BND_VECTORIZED                                                                                                     \
-  static void separate_##type(const type *restrict pairs, type *restrict a, type *restrict b, size_t count) {        \
-    for (size_t i = 0; i < count; i++) {                                                                             \
-      a[i] = pairs[2 * i];                                                                                           \
-      b[i] = pairs[2 * i + 1];                                                                                       \
-    }                                                                                                                \
+    for (size_t i = 0; i < count; i++) {                                                                              \
+      pairs[2 * i] = a[i];                                                                                            \
+      pairs[2 * i + 1] = b[i];                                                                                        \
+    }                                                                                                                 \
+  }                                                                                                                   \
+  BND_VECTORIZED                                                                                                      \
+  static void separate_##type(const type *restrict pairs, type *restrict a, type *restrict b, size_t count) {         \
+    for (size_t i = 0; i < count; i++) {                                                                              \
+      a[i] = pairs[2 * i];                                                                                            \
+      b[i] = pairs[2 * i + 1];                                                                                        \
+    }                                                                                                                 \
   }
 typedef uint8_t ones;
 typedef uint16_t __attribute__((may_alias)) twos;
@@ -135,7 +135,17 @@ static void dequantize_run(const int8_t *restrict bytes, float step, float *rest
   for (size_t i = 0; i < count; i++) y[i] = (float)bytes[i] * step;
 }
 
-/* `count` pixels from `first` on, of planes that are `plane` apart. */
+/* Images have three channels; the compiler has shuffles for that. */
+BND_VECTORIZED
+static void interleave_three(const ones *restrict a, const ones *restrict b, const ones *restrict c, ones *restrict pixels, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    pixels[3 * i] = a[i];
+    pixels[3 * i + 1] = b[i];
+    pixels[3 * i + 2] = c[i];
+  }
+}
+
+/* `count` pixels of planes that are `plane` apart. */
 static int8_t quantize_planes(const float *x, size_t plane, size_t channels, const conversion *to, int8_t *bytes, size_t count) {
   lanes rows, pixels;
   int8_t signs = 0;
@@ -143,8 +153,12 @@ static int8_t quantize_planes(const float *x, size_t plane, size_t channels, con
     const size_t some = least(channels - c, LANES);
     for (size_t l = 0; l < some; l++) signs |= quantize_run(x + (c + l) * plane, to, (int8_t *)ones_of(&rows, (int)l), count);
     for (size_t l = some; l < LANES; l++) memset(ones_of(&rows, (int)l), 0, count);
-    rows_to_pixels(&rows, &pixels, count);
-    copy_runs(pixels.bytes, LANES, bytes + c, channels, some, count);
+    if (channels == 3) {
+      interleave_three(ones_of(&rows, 0), ones_of(&rows, 1), ones_of(&rows, 2), (ones *)bytes, count);
+    } else {
+      rows_to_pixels(&rows, &pixels, count);
+      copy_runs(pixels.bytes, LANES, bytes + c, channels, some, count);
+    }
   }
   return signs;
 }
@@ -170,9 +184,12 @@ bool bnd_bytes_quantize(const float *x, const bnd_layout *from, float factor, bo
       const size_t first = t * tile, count = least(pixels - first, tile), block = from->block;
       const float *start = x + n * image + first * (block ? block : 1);
       int8_t *goal = bytes + (n * pixels + first) * channels;
-      if (block) signs |= quantize_blocks(start, pixels * block, block, channels, &to, goal, count);
-      else if (channels == 1) signs |= quantize_run(start, &to, goal, count);
-      else signs |= quantize_planes(start, pixels, channels, &to, goal, count);
+      if (block)
+        signs |= quantize_blocks(start, pixels * block, block, channels, &to, goal, count);
+      else if (channels == 1)
+        signs |= quantize_run(start, &to, goal, count);
+      else
+        signs |= quantize_planes(start, pixels, channels, &to, goal, count);
     }
   return signs < 0;
 }
@@ -207,9 +224,12 @@ void bnd_bytes_dequantize(const int8_t *bytes, float step, float *y, const bnd_l
       const size_t first = t * tile, count = least(pixels - first, tile), block = to->block;
       float *goal = y + n * image + first * (block ? block : 1);
       const int8_t *start = bytes + (n * pixels + first) * channels;
-      if (block) dequantize_blocks(start, channels, step, goal, pixels * block, block, count);
-      else if (channels == 1) dequantize_run(start, step, goal, count);
-      else dequantize_planes(start, channels, step, goal, pixels, count);
+      if (block)
+        dequantize_blocks(start, channels, step, goal, pixels * block, block, count);
+      else if (channels == 1)
+        dequantize_run(start, step, goal, count);
+      else
+        dequantize_planes(start, channels, step, goal, pixels, count);
     }
 }
 
@@ -225,16 +245,18 @@ static void insert_through(const int8_t *x, size_t channels, const bnd_byte_tabl
     }
 }
 
-void bnd_bytes_insert_channels(const int8_t *x, size_t pixels, size_t channels, const bnd_byte_table *table, int8_t *y, size_t to_channels, size_t first,
-                               int threads) {
+void bnd_bytes_insert_channels(const int8_t *x, size_t pixels, size_t channels, const bnd_byte_table *table, int8_t *y, size_t to_channels,
+                               size_t first, int threads) {
   const size_t tile = tile_of(channels), tiles = (pixels + tile - 1) / tile;
 #pragma omp parallel for num_threads(threads) if (threads > 1 && tiles > 1)
   for (size_t t = 0; t < tiles; t++) {
     const size_t at = t * tile, count = least(pixels - at, tile);
     const int8_t *start = x + at * channels;
     int8_t *goal = y + at * to_channels + first;
-    if (table) insert_through(start, channels, table, goal, to_channels, count);
-    else copy_runs(start, channels, goal, to_channels, channels, count);
+    if (table)
+      insert_through(start, channels, table, goal, to_channels, count);
+    else
+      copy_runs(start, channels, goal, to_channels, channels, count);
   }
 }
 
@@ -242,5 +264,6 @@ void bnd_bytes_insert_channels(const int8_t *x, size_t pixels, size_t channels, 
 void bnd_bytes_spread_pixels(const int8_t *x, int8_t *y, const bnd_layout *to, int threads) {
   const size_t pair = 2 * to->channels, half = to->width / 2;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
-  for (size_t r = 0; r < to->images * to->height; r++) copy_runs(x + (r / 2 * half * 2 + r % 2) * pair, 2 * pair, y + r * half * pair, pair, pair, half);
+  for (size_t r = 0; r < to->images * to->height; r++)
+    copy_runs(x + (r / 2 * half * 2 + r % 2) * pair, 2 * pair, y + r * half * pair, pair, pair, half);
 }
