@@ -115,7 +115,7 @@ typedef struct bnd_dump_options {
   const char *output;         /* folder, made if missing */
   const char *target;         /* whose rounding is assumed; default: "amd-xint8" */
   bool accumulators;          /* also those of convolutions, as int32 */
-  bnd_executor_kind executor; /* default: fakequant */
+  bnd_executor_kind executor; /* whose integers are dumped */
 } bnd_dump_options;
 /* Golden vectors of a quantized ONNX file: the network's input and outputs as float32, every quantized tensor, weight and bias as int8, each in a NumPy file;
    dump.json lists them with names, shapes, positions and the layers they belong to. Every convolution is computed a second time in whole numbers; if

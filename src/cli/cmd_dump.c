@@ -11,7 +11,7 @@ int cli_dump(int argc, char **argv) {
       {"accumulators", 'a', CLI_FLAG, &dump.accumulators, NULL, "also the accumulators of convolutions, as int32", 0, 0, false},
       {"target", 't', CLI_TEXT, &dump.target, "TARGET", "whose rounding is assumed: amd-xint8, or a profile of your own as FILE.json (default: amd-xint8)", 0, 0,
        false},
-      {"executor", 0, CLI_CHOICE, &executor, CLI_EXECUTORS, "what computes; both give the same integers (default: fakequant)", 0, 0, false},
+      {"executor", 0, CLI_CHOICE, &executor, CLI_EXECUTORS, "what computes; all give the same integers (default: int8)", 0, 0, false},
       {"json", 0, CLI_FLAG, &json, NULL, "print dump.json", 0, 0, false},
       CLI_RUN_OPTIONS(run),
   };

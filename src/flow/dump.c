@@ -1,5 +1,5 @@
-/* `binade dump`: every quantized tensor of one run as integers. The network runs fake-quantized; a probe on each fake quantizer sees its input, which is
-   rounded to codes here. Convolutions are then computed a second time from these codes alone, in whole numbers. */
+/* `binade dump`: every quantized tensor of one run as integers. The network runs as in evaluation, only that every fake quantizer's result is an output, too.
+   Convolutions are then computed a second time from these codes alone, in whole numbers. */
 #include "flow/dump.h"
 
 #include <math.h>
@@ -153,26 +153,6 @@ static bnd_status list_nodes(bnd_dump_state *dump, bnd_error *error) {
 
 /* --- the run --- */
 
-typedef struct probe_state {
-  bnd_dump_state *dump;
-  bnd_status status;
-  bnd_error *error;
-} probe_state;
-
-static void take_codes(void *user, int node_id, const char *name, const bnd_value *value) {
-  probe_state *s = user;
-  bnd_dump_tensor *tensor = s->dump->of_node[node_id];
-  if (s->status != BND_OK || !tensor || tensor->data.data) return;
-  bnd_tensor plain = {0};
-  s->status = bnd_tensor_create(BND_F32, bnd_value_shape(value), &plain, s->error);
-  if (s->status == BND_OK) {
-    bnd_value_copy(value, bnd_f32(&plain));
-    s->status = bnd_dump_quantize(tensor->quantizer, &plain.shape, bnd_f32(&plain), tensor, s->error);
-  }
-  bnd_tensor_release(&plain);
-  (void)name;
-}
-
 static bnd_status keep_floats(bnd_dump_state *dump, bnd_dump_kind kind, int order, const char *node, const char *name, const bnd_shape *shape,
                               const float *values, bnd_error *error) {
   bnd_dump_tensor *tensor = add_tensor(dump, kind, order, node, kind == BND_DUMP_OUTPUT ? ".output" : "", error);
@@ -183,13 +163,37 @@ static bnd_status keep_floats(bnd_dump_state *dump, bnd_dump_kind kind, int orde
   return BND_OK;
 }
 
-static bnd_status keep_outputs(bnd_dump_state *dump, const bnd_executor *executor, const bnd_session *session, bnd_error *error) {
-  const bnd_node *last = bnd_graph_last(dump->model->graph);
-  const bnd_arg *list = &last->args[0]; /* an imported graph ends with the list of its outputs, a tensor each */
+/* A copy of the graph that hands out, behind its outputs, what every fake quantizer puts out: so the executor fuses and rounds as it does in earnest. */
+static bnd_status graph_with_codes(const bnd_dump_state *dump, bnd_graph **result, int *output_count, bnd_error *error) {
+  BND_TRY(bnd_graph_copy(dump->model->graph, result, error));
+  bnd_node *output = bnd_graph_last(*result);
+  const bnd_arg *list = &output->args[0]; /* an imported graph ends with the list of its outputs, a tensor each */
+  *output_count = list->list.count;
+  bnd_arg *items = bnd_arena_alloc(dump->arena, (size_t)list->list.count + dump->tensor_count, sizeof *items);
+  if (!items) return bnd_fail_memory(error, "the outputs");
+  memcpy(items, list->list.items, (size_t)list->list.count * sizeof *items);
+  int count = list->list.count;
+  for (bnd_node *node = bnd_graph_first(*result); node; node = node->next)
+    if (bnd_is_fake_quantize(node)) items[count++] = bnd_arg_of_node(node);
+  bnd_node_set_arg(output, 0, bnd_graph_list(*result, items, count));
+  return bnd_graph_status(*result, error);
+}
+
+static bnd_status keep_outputs(bnd_dump_state *dump, const bnd_graph *graph, int output_count, const bnd_executor *executor, const bnd_session *session,
+                               bnd_error *error) {
+  const bnd_arg *items = bnd_graph_last(graph)->args[0].list.items;
   for (int i = 0; i < bnd_executor_output_count(executor); i++) {
-    const bnd_node *node = list->list.items[i].node;
-    BND_TRY(keep_floats(dump, BND_DUMP_OUTPUT, bnd_graph_node_count(dump->model->graph) + i, node->name, node->tensor, bnd_executor_output_shape(executor, i),
-                        bnd_session_output(session, i), error));
+    const bnd_node *node = items[i].node;
+    const bnd_shape *shape = bnd_executor_output_shape(executor, i);
+    const float *values = bnd_session_output(session, i);
+    if (i < output_count) { /* its name is the arena's: the copy of the graph goes */
+      const char *name = bnd_arena_copy(dump->arena, node->name), *tensor = bnd_arena_copy(dump->arena, node->tensor ? node->tensor : "");
+      if (!name || !tensor) return bnd_fail_memory(error, "a name");
+      BND_TRY(keep_floats(dump, BND_DUMP_OUTPUT, bnd_graph_node_count(graph) + i, name, tensor, shape, values, error));
+    } else {
+      bnd_dump_tensor *codes = dump->of_node[node->id];
+      BND_TRY(bnd_dump_quantize(codes->quantizer, shape, values, codes, error));
+    }
   }
   return BND_OK;
 }
@@ -199,26 +203,24 @@ static bool is_cancelled(void *context) {
 }
 
 static bnd_status run_network(bnd_dump_state *dump, const float *input, bnd_error *error) {
-  const bnd_dump_options *o = dump->options;
   const bnd_exec_options exec = {.mode = BND_EXEC_FAKE_QUANTIZE,
-                                 .backend = o->executor == BND_EXECUTOR_REFERENCE ? BND_BACKEND_REFERENCE : BND_BACKEND_ONEDNN,
-                                 .threads = bnd_thread_count(dump->context),
-                                 .observe = true};
+                                 .backend = bnd_backend_of(dump->options->executor, BND_EXEC_FAKE_QUANTIZE),
+                                 .threads = bnd_thread_count(dump->context)};
+  bnd_graph *graph = NULL;
   bnd_executor *executor = NULL;
   bnd_session *session = NULL;
-  probe_state probe = {.dump = dump, .error = error};
-  bnd_status status = bnd_executor_create(dump->model->graph, &exec, &executor, error);
+  int output_count = 0;
+  bnd_status status = graph_with_codes(dump, &graph, &output_count, error);
+  if (status == BND_OK) status = bnd_executor_create(graph, &exec, &executor, error);
   if (status == BND_OK) status = bnd_session_create(executor, &session, error);
   if (status == BND_OK) {
     bnd_session_set_stop(session, is_cancelled, (void *)(uintptr_t)dump->context);
-    status = bnd_session_run(session, (const float *const[]){input}, take_codes, &probe, error);
+    status = bnd_session_run(session, (const float *const[]){input}, NULL, NULL, error);
   }
-  if (status == BND_OK) status = probe.status;
-  for (size_t i = 0; status == BND_OK && i < dump->tensor_count; i++)
-    if (!dump->tensors[i]->data.data) status = bnd_fail(error, BND_ERROR_INTERNAL, "%s: was not computed", dump->tensors[i]->node);
-  if (status == BND_OK) status = keep_outputs(dump, executor, session, error);
+  if (status == BND_OK) status = keep_outputs(dump, graph, output_count, executor, session, error);
   bnd_session_destroy(session);
   bnd_executor_destroy(executor);
+  bnd_graph_destroy(graph);
   return status;
 }
 

@@ -20,7 +20,7 @@ typedef struct bnd_dump_tensor {
   int minimum, maximum;           /* of the codes */
 } bnd_dump_tensor;
 
-/* A convolution, transposed convolution or linear layer in whole numbers (docs/numerics.md, section 4). */
+/* A convolution, transposed convolution or linear layer in whole numbers (docs/numerics.md, section 3). */
 typedef struct bnd_dump_layer {
   const bnd_node *node;
   int order;

@@ -1,4 +1,4 @@
-/* The convolutions of a dump once more, in whole numbers, from the dumped inputs, weights and biases alone (docs/numerics.md, section 4). */
+/* The convolutions of a dump once more, in whole numbers, from the dumped inputs, weights and biases alone (docs/numerics.md, section 3). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
-/* dump_check DIR: is a dump what docs/numerics.md (sections 1 to 3, 13) says? Every file listed in DIR/dump.json is there, of the type and shape listed; codes stay in the range
-   listed; the input's codes are those of the input; accumulators, where dumped, are the sums by definition (without this library's kernels), and requantized they
-   are the output. Prints what it looked at, or the first thing that is wrong. */
+/* dump_check DIR: is a dump what docs/numerics.md (sections 1 to 3, 13) says? Every file listed in DIR/dump.json is there, of the type and shape listed;
+   codes stay in the range listed; the input's codes are those of the input; accumulators, where dumped, are the sums by definition (without this library's
+   kernels), and requantized they are the output. Prints what it looked at, or the first thing that is wrong. */
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>

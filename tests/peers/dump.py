@@ -2,8 +2,8 @@
 
 usage: dump.py MODEL.onnx DUMP_FOLDER
 
-DUMP_FOLDER was written by `binade dump MODEL.onnx IMAGE -o DUMP_FOLDER --accumulators`. onnxruntime is fed the dumped input; the file is given every QuantizeLinear's and every
-layer's result as an output.
+DUMP_FOLDER was written by `binade dump MODEL.onnx IMAGE -o DUMP_FOLDER --accumulators`. onnxruntime is fed the dumped input; the file is given every
+QuantizeLinear's and every layer's result as an output.
 - Codes: identical in front of every Softmax; behind one (whose exponentials differ in the last bits) at most 1e-5 of the values may differ, by one.
 - Accumulators: onnxruntime's FP32 result of a layer with an exact sum (section 4) is accumulator * 2^-position.
 - Sums, products, functions, pools, concatenation, movement (sections 6 to 10): the codes that NumPy's integers give from the dumped operands are the dumped ones.
@@ -129,11 +129,12 @@ def max_pool(node, q):
 
 def moved(node, q):
     """What an operator that only moves values makes of the codes: onnxruntime itself moves them, as floats."""
-    one = onnx.helper.make_graph([onnx.NodeProto.FromString(node.SerializeToString())], "one", [onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, q.shape)],
-                                 [onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None)],
-                                 [onnx.numpy_helper.from_array(constant(n), n) for n in node.input[1:] if n])
+    info = lambda name, shape: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+    constants = [onnx.numpy_helper.from_array(constant(n), n) for n in node.input[1:] if n]
+    one = onnx.helper.make_graph([node], "one", [info(node.input[0], q.shape)], [info(node.output[0], None)], constants)
     made = onnx.helper.make_model(one, opset_imports=model.opset_import, ir_version=model.ir_version)
-    return ort.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, {node.input[0]: q.astype(np.float32)})[0].astype(int)
+    run = ort.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return run.run(None, {node.input[0]: q.astype(np.float32)})[0].astype(int)
 
 
 def expected(node, out):
@@ -151,7 +152,9 @@ def expected(node, out):
             return quantize(y * np.float32(number), out)
         if q is None:
             return None
-        return requantize(np.maximum(q, 0), position - out) if node.op_type == "Relu" else quantize(np.ldexp(q.astype(np.float32), -position) * number, out) if number is not None else None
+        if node.op_type == "Relu":
+            return requantize(np.maximum(q, 0), position - out)
+        return None if number is None else quantize(np.ldexp(q.astype(np.float32), -position) * number, out)
     if node.op_type == "Concat":
         parts = [operand(n) for n in node.input]
         return None if any(q is None for q, _ in parts) else np.concatenate([requantize(q, p - out) for q, p in parts], attribute(node, "axis", 0))
@@ -192,7 +195,8 @@ for op_type in sorted(set(right) | set(wrong)):
 def table_of(op_type, position, **attributes):
     x = np.ldexp(np.arange(-128, 128).astype(np.float32), -position)
     info = lambda n: onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [256])
-    one = onnx.helper.make_model(onnx.helper.make_graph([onnx.helper.make_node(op_type, ["x"], ["y"], **attributes)], "one", [info("x")], [info("y")]), opset_imports=model.opset_import, ir_version=model.ir_version)
+    one = onnx.helper.make_graph([onnx.helper.make_node(op_type, ["x"], ["y"], **attributes)], "one", [info("x")], [info("y")])
+    one = onnx.helper.make_model(one, opset_imports=model.opset_import, ir_version=model.ir_version)
     return x, ort.InferenceSession(one.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
 
 

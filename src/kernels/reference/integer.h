@@ -1,4 +1,4 @@
-/* Convolutions and requantization in whole numbers, as docs/numerics.md defines them (sections 3 and 4): what integer executors are compared with. */
+/* Convolutions and requantization in whole numbers, as docs/numerics.md defines them (sections 2 and 3): what integer executors are compared with. */
 #ifndef BND_KERNELS_REFERENCE_INTEGER_H
 #define BND_KERNELS_REFERENCE_INTEGER_H
 
