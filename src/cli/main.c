@@ -17,9 +17,9 @@ static const struct {
     {"quantize", "from a checkpoint to INT8 ONNX, with mAP at every step", cli_quantize},
     {"train", "train a network on a folder in COCO layout", cli_train},
     {"dataset", "draw a data set to train and test with", cli_dataset},
+    {"dump", "every tensor of a quantized network as integers, for one image", cli_dump},
     {"bench", "time a network layer by layer", cli_bench},
     {"check", "test a network against the constraints of a hardware target", cli_check},
-    {"dump", "every tensor of a quantized network as integers, for one image", cli_dump},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 
