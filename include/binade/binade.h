@@ -83,17 +83,29 @@ typedef struct bnd_class_result {
   double ap50, ap50_95;    /* COCO's average precision of the class; NaN without annotated objects */
 } bnd_class_result;
 
+/* Processor time in seconds, of all threads. */
+typedef struct bnd_evaluation_times {
+  double load;        /* images: read, decoded, resized, normalised */
+  double forward;     /* the network */
+  double postprocess; /* detections from its outputs, and their match with the annotations of the image */
+  double metrics;     /* from all matches to the numbers above */
+} bnd_evaluation_times;
+
 typedef struct bnd_evaluation {
   double map50, map50_95; /* super-gradients' mAP@0.50 and mAP@0.50:0.95 */
   double coco[12];        /* COCO's twelve numbers in their usual order; -1 where undefined */
   uint64_t images;
   double seconds;
+  bnd_evaluation_times processor;
   bnd_class_result *classes;
   size_t class_count;
 } bnd_evaluation;
 
 BND_API bnd_status bnd_evaluate(const bnd_model *model, const bnd_evaluate_options *options, const bnd_context *context, bnd_evaluation *result,
                                 bnd_error *error);
+/* The same for a model that nothing else needs: read from its file, and its weights as they stand there are let go before the first image runs. */
+BND_API bnd_status bnd_evaluate_file(const char *path, const bnd_evaluate_options *options, const bnd_context *context, bnd_evaluation *result,
+                                     bnd_error *error);
 BND_API void bnd_evaluation_free(bnd_evaluation *result); /* what it owns, not the struct itself */
 
 typedef struct bnd_predict_options {

@@ -4,11 +4,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 bool bnd_size_multiply(size_t a, size_t b, size_t *product) { return !__builtin_mul_overflow(a, b, product); }
 bool bnd_size_add(size_t a, size_t b, size_t *sum) { return !__builtin_add_overflow(a, b, sum); }
 
 void *bnd_calloc(size_t count, size_t size) { return calloc(count ? count : 1, size ? size : 1); }
+
+void bnd_return_free_memory(void) {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
 
 void *bnd_alloc_aligned(size_t count, size_t size) {
   size_t bytes, padded;

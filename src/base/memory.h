@@ -22,6 +22,9 @@ double bnd_peak_rss_mib(void);
 bool bnd_size_multiply(size_t a, size_t b, size_t *product);
 bool bnd_size_add(size_t a, size_t b, size_t *sum);
 
+/* Large things are gone and other kinds of things come: gives the freed memory back to the system where the allocator can. */
+void bnd_return_free_memory(void);
+
 /* An arena hands out memory that is freed all at once. Good for what lives and dies together: the nodes of a graph. */
 typedef struct bnd_arena bnd_arena;
 bnd_arena *bnd_arena_create(void);    /* NULL when memory is short */

@@ -1,4 +1,5 @@
 /* binade eval */
+#include <time.h>
 #include <yajl/yajl_gen.h>
 
 #include "cli.h"
@@ -8,6 +9,19 @@ static const char *const coco_names[12] = {
     "AP  IoU 0.50:0.95, medium",      "AP  IoU 0.50:0.95, large",        "AR  1 box an image",               "AR  10 boxes an image",
     "AR  100 boxes an image",         "AR  100 boxes, small",            "AR  100 boxes, medium",            "AR  100 boxes, large",
 };
+
+/* Processor time of the program so far. */
+static double total_time(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void print_times(const bnd_evaluation_times *times) {
+  const double total = total_time(), start = total - times->load - times->forward - times->postprocess - times->metrics;
+  printf("\nprocessor time: start %.2f s, images %.2f s, forward %.2f s, detections %.2f s, metrics %.2f s; all of it %.3f times the forward\n", start,
+         times->load, times->forward, times->postprocess, times->metrics, times->forward > 0 ? total / times->forward : 0);
+}
 
 static void print_json(const bnd_evaluation *result) {
   cli_json *json = cli_json_create();
@@ -22,6 +36,18 @@ static void print_json(const bnd_evaluation *result) {
   cli_json_count(json, result->images);
   cli_json_key(json, "seconds");
   cli_json_number(json, result->seconds);
+  const bnd_evaluation_times *times = &result->processor;
+  cli_json_key(json, "cpu_seconds");
+  yajl_gen_map_open(json);
+  const struct {
+    const char *name;
+    double seconds;
+  } parts[] = {{"load", times->load}, {"forward", times->forward}, {"postprocess", times->postprocess}, {"metrics", times->metrics}, {"total", total_time()}};
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+    cli_json_key(json, parts[i].name);
+    cli_json_number(json, parts[i].seconds);
+  }
+  yajl_gen_map_close(json);
   cli_json_key(json, "classes");
   yajl_gen_array_open(json);
   for (size_t i = 0; i < result->class_count; i++) {
@@ -94,16 +120,14 @@ int cli_evaluate(int argc, char **argv) {
   evaluate.executor = cli_executor(executor);
 
   bnd_error error = {0};
-  bnd_model *model = NULL;
   bnd_evaluation result = {0};
   bnd_context *context = cli_run_begin(&run);
-  bnd_status status = bnd_model_open(operands[0], &model, &error);
-  if (status == BND_OK) status = bnd_evaluate(model, &evaluate, context, &result, &error);
-  bnd_model_close(model);
+  const bnd_status status = bnd_evaluate_file(operands[0], &evaluate, context, &result, &error);
   cli_run_end(&run);
   if (status != BND_OK) return cli_fail(status, &error);
   if (json) print_json(&result);
   else print_tables(&result);
+  if (run.verbose && !json) print_times(&result.processor);
   bnd_evaluation_free(&result);
   return CLI_OK;
 }

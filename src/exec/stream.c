@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef struct stream_state {
   bnd_executor *executor;
@@ -56,18 +57,35 @@ static void report(stream_state *state) {
   if (ask(state)) fail_cancelled(state);
 }
 
-static bnd_status run_one(stream_state *state, bnd_session *session, float *input, const bnd_stream_place *place, bnd_error *error) {
+/* Adds what has passed since *last, the time of this thread, and sets that to now. */
+static void lap(double *last, double *sum) {
+  struct timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  const double now = (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+  *sum += now - *last;
+  *last = now;
+}
+
+static bnd_status run_one(stream_state *state, bnd_session *session, float *input, const bnd_stream_place *place, bnd_stream_times *times,
+                          bnd_error *error) {
   const bnd_stream *stream = state->stream;
+  double last = 0, before = 0;
+  lap(&last, &before);
   BND_TRY(state->source->load(state->source->user, place->index, input, error));
+  lap(&last, &times->load);
   const float *const inputs[] = {input};
   bnd_stream_place probe_place = *place;
   BND_TRY(bnd_session_run(session, inputs, stream->probe, &probe_place, error));
-  return stream->finished ? stream->finished(place, session, error) : BND_OK;
+  lap(&last, &times->run);
+  if (stream->finished) BND_TRY(stream->finished(place, session, error));
+  lap(&last, &times->finished);
+  return BND_OK;
 }
 
 static void work(stream_state *state, int worker) {
   bnd_error error = {0};
   bnd_session *session = NULL;
+  bnd_stream_times times = {0};
   float *input = bnd_alloc_aligned(state->source->input_size, sizeof *input);
   bnd_status status = input ? bnd_session_create(state->executor, &session, &error) : bnd_fail_memory(&error, "an input image");
   if (status != BND_OK) fail(state, 0, status, &error);
@@ -75,7 +93,7 @@ static void work(stream_state *state, int worker) {
   while (!atomic_load(&state->stop)) {
     const bnd_stream_place place = {state->stream->user, worker, atomic_fetch_add(&state->next, 1)};
     if (place.index >= state->source->count) break;
-    status = run_one(state, session, input, &place, &error);
+    status = run_one(state, session, input, &place, &times, &error);
     if (status == BND_ERROR_INTERRUPTED) fail_cancelled(state);
     else if (status != BND_OK) fail(state, place.index, status, &error);
     else atomic_fetch_add(&state->done, 1);
@@ -83,6 +101,13 @@ static void work(stream_state *state, int worker) {
   }
   bnd_session_destroy(session);
   free(input);
+  if (!state->stream->times) return;
+#pragma omp critical(bnd_stream_times)
+  {
+    state->stream->times->load += times.load;
+    state->stream->times->run += times.run;
+    state->stream->times->finished += times.finished;
+  }
 }
 
 bnd_status bnd_stream_images(bnd_executor *executor, const bnd_image_source *source, const bnd_stream *stream, const bnd_context *context, bnd_error *error) {

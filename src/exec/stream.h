@@ -19,12 +19,18 @@ typedef struct bnd_stream_place {
   size_t index; /* of the image */
 } bnd_stream_place;
 
+/* Processor time of all workers, in seconds. */
+typedef struct bnd_stream_times {
+  double load, run, finished;
+} bnd_stream_times;
+
 typedef struct bnd_stream {
   const char *stage; /* for progress reports */
   bnd_probe probe;   /* gets a bnd_stream_place; may be NULL */
   /* Called when image `place->index` has run; concurrently for different images. May be NULL. */
   bnd_status (*finished)(const bnd_stream_place *place, const bnd_session *session, bnd_error *error);
   void *user;
+  bnd_stream_times *times; /* added to; NULL = not wanted */
 } bnd_stream;
 
 /* The number of workers bnd_stream_images will use: results kept for each worker need that many places. */

@@ -52,9 +52,8 @@ bnd_status bnd_check(const bnd_model *model, const char *target, bool json, char
   return asprintf(text, "%s%s: %d\n", target, json ? " json" : "", *violations) < 0 ? BND_ERROR_MEMORY : BND_OK;
 }
 
-bnd_status bnd_evaluate(const bnd_model *model, const bnd_evaluate_options *options, const bnd_context *context, bnd_evaluation *result,
-                        bnd_error *error) {
-  (void)model, (void)error;
+bnd_status bnd_evaluate_file(const char *path, const bnd_evaluate_options *options, const bnd_context *context, bnd_evaluation *result, bnd_error *error) {
+  if (strcmp(path, "missing") == 0) return fail(error, BND_ERROR_IO, "missing: cannot be opened");
   static char name[] = "caf\xc3\xa9";
   for (uint64_t i = 0; i <= 40; i++) context->progress(context->user, &(bnd_progress){"evaluation", "images", i, 40, NULL});
   *result = (bnd_evaluation){.map50 = 0.6210263967514038, .map50_95 = 0.48172885179519653, .images = options->images ? options->images : 200, .seconds = 1.5};
