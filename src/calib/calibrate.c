@@ -124,8 +124,12 @@ static void sum_errors(image_errors *errors, const bnd_quantizer_spec *spec, con
   if (!errors->any) bnd_value_squared_errors(value, &grids, errors->sums);
 }
 
-/* By how much a range may grow until its batch is complete: much in the first one, little later. Only a guess. */
-static float growth(const bnd_stream_place *place) { return place->index < ((const calibration_state *)place->user)->batch ? 4.f : 1.25f; }
+/* By how much a range may grow until its batch is complete: by less and less the more images were seen, but for the odd image by a factor of two. Only a
+   guess: one that is too low costs another run of the images before, one that is too high some work. */
+static float growth(const bnd_stream_place *place) {
+  const size_t batch = ((const calibration_state *)place->user)->batch;
+  return place->index < batch ? 8.f : 2.f;
+}
 
 static void observe(void *user, int node_id, const char *name, const bnd_value *value) {
   (void)name;
