@@ -9,6 +9,7 @@
 #include "passes/best/best.h"
 #include "passes/quark/quark.h"
 #include "refine/guard.h"
+#include "refine/steps.h"
 
 enum { DEFAULT_IMAGES = 100, HELD_OUT_IMAGES = 32 };
 
@@ -22,8 +23,9 @@ typedef enum graph_step { HEAD, FOLD, GRAPH_STEPS } graph_step;
 static const bnd_step_name NAMES[] = {
     {"head", "what stands behind the last learned layers stays in float", true},
     {"fold", "factors folded into layers, what changes nothing removed", true},
+    {"exponents", "exponents by the error they cause behind the next layer", true},
 };
-static bnd_refine_step *const STEPS[] = {NULL, NULL};
+static bnd_refine_step *const STEPS[] = {NULL, NULL, bnd_refine_exponents};
 enum { STEP_COUNT = sizeof NAMES / sizeof *NAMES };
 _Static_assert((size_t)STEP_COUNT == sizeof STEPS / sizeof *STEPS && (size_t)STEP_COUNT <= (size_t)BND_MAX_STEPS, "a function for each name, a place for each result");
 
