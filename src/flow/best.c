@@ -8,7 +8,9 @@
 #include "base/near.h"
 #include "passes/best/best.h"
 #include "passes/quark/quark.h"
+#include "refine/bias_correction.h"
 #include "refine/guard.h"
+#include "refine/reconstruct.h"
 #include "refine/steps.h"
 
 enum { DEFAULT_IMAGES = 100, HELD_OUT_IMAGES = 32 };
@@ -24,8 +26,14 @@ static const bnd_step_name NAMES[] = {
     {"head", "what stands behind the last learned layers stays in float", true},
     {"fold", "factors folded into layers, what changes nothing removed", true},
     {"exponents", "exponents by the error they cause behind the next layer", true},
+    {"bias-analytic", "biases take back what rounding the weights adds to the mean", true},
+    {"bias", "biases take back whatever moved the mean, measured layer after layer", true},
+    {"reconstruct", "weights and biases of one block after the other trained to compute what the float block computes", true},
 };
-static bnd_refine_step *const STEPS[] = {NULL, NULL, bnd_refine_exponents};
+static bnd_status empirical_bias(bnd_refinement *work, bnd_string *report, bnd_error *error) { return bnd_refine_bias_empirical(work, NULL, report, error); }
+static bnd_status reconstruct(bnd_refinement *work, bnd_string *report, bnd_error *error) { return bnd_refine_reconstruct(work, NULL, report, error); }
+
+static bnd_refine_step *const STEPS[] = {NULL, NULL, bnd_refine_exponents, bnd_refine_bias_analytic, empirical_bias, reconstruct};
 enum { STEP_COUNT = sizeof NAMES / sizeof *NAMES };
 _Static_assert((size_t)STEP_COUNT == sizeof STEPS / sizeof *STEPS && (size_t)STEP_COUNT <= (size_t)BND_MAX_STEPS, "a function for each name, a place for each result");
 
@@ -196,6 +204,8 @@ static bnd_status run_step(bnd_quantize_run *r, bnd_refinement *work, size_t ste
   bnd_string_free(&report);
   if (status != BND_OK) return status;
   keep_outcome(r, &outcome);
+  if (r->options->evaluate_steps && outcome.kept && !bnd_run_has_stage(r, outcome.name))
+    BND_TRY(bnd_run_measure(r, outcome.name, work->graph, BND_EXEC_FAKE_QUANTIZE));
   bnd_run_note(r, outcome.kept ? BND_LOG_DEBUG : BND_LOG_INFO, "%s: distance %.5f -> %.5f in %.1f s; %s", outcome.name, outcome.before, outcome.after,
                outcome.seconds, outcome.kept ? "kept" : "it does not help here and was taken back");
   return BND_OK;
