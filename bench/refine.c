@@ -44,19 +44,23 @@ static void print_log(void *user, bnd_log_level level, const char *message) {
   fprintf(stderr, "%s\n", message);
 }
 
+static void put_stub(bnd_node *node, bnd_operator_id kind) {
+  const bnd_operator *op = bnd_operator_of(kind);
+  const bnd_arg arg = bnd_arg_of_node(node);
+  bnd_node *stub = bnd_graph_call(node->graph, op, op->name, &arg, 1);
+  bnd_node_move_after(stub, node);
+  stub->scope = node->scope;
+  stub->shape[0] = node->shape[0];
+  stub->dtype = node->dtype;
+  bnd_node_replace_all_uses(node, stub, true);
+}
+
 /* A dequantizing stub behind every convolution whose weights are called *_pred: what follows is decode. */
 static void cut_head(bnd_graph *graph) {
   for (bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
     const bnd_node *weight = bnd_node_is(node, BND_OP_CONV2D) ? bnd_arg_node(node, 1) : NULL;
-    if (!weight || !strstr(weight->name, "_pred_weight")) continue;
-    const bnd_operator *op = bnd_operator_of(BND_OP_DEQUANT_STUB);
-    const bnd_arg arg = bnd_arg_of_node(node);
-    bnd_node *stub = bnd_graph_call(graph, op, op->name, &arg, 1);
-    bnd_node_move_after(stub, node);
-    stub->scope = node->scope;
-    stub->shape[0] = node->shape[0];
-    stub->dtype = node->dtype;
-    bnd_node_replace_all_uses(node, stub, true);
+    if (node->kind == BND_PLACEHOLDER) put_stub(node, BND_OP_QUANT_STUB);
+    if (weight && strstr(weight->name, "_pred_weight")) put_stub(node, BND_OP_DEQUANT_STUB);
   }
 }
 
@@ -120,7 +124,14 @@ int main(int argument_count, char **argument_list) {
   bnd_adjust_positions(graph, &target);
   printf("violations %d, %.1f s\n", bnd_check_positions(graph, &target, NULL, NULL), seconds() - start);
   must(bnd_graph_copy(graph, &teacher, &error));
-  bnd_refinement work = {graph, teacher, &source, &held_out, &target, BND_BACKEND_ONEDNN, (uint64_t)option("seed", 0), &context};
+  bnd_refinement work = {.graph = graph,
+                         .teacher = teacher,
+                         .images = &source,
+                         .held_out = &held_out,
+                         .target = &target,
+                         .backend = BND_BACKEND_ONEDNN,
+                         .seed = (uint64_t)option("seed", 0),
+                         .context = &context};
   if (option("base", 0)) score("fp32", teacher, BND_EXEC_FLOAT, &val, &context, seconds());
   if (option("base", 0)) score("ptq", graph, BND_EXEC_FAKE_QUANTIZE, &val, &context, start);
   bnd_string report = {0};

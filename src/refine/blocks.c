@@ -5,10 +5,11 @@
 
 #include "ops/operators.h"
 
-/* What is known of each position in the order of the nodes. A cut at p runs behind node p. */
+/* What is known of each position in the order of the nodes. A cut at p runs behind node p. The order is not the graph's, where passes have drawn modules
+   far ahead of the place their values are needed, but one that computes values as late as it can, so that few cross a cut. */
 typedef struct survey {
   bnd_node **nodes;
-  int *position; /* by node id */
+  int *position; /* by node id; -1 = nothing needs it */
   int count;
   bool *varies; /* depends on a placeholder */
   bool *leads;  /* a convolution with quantized weights lies behind it */
@@ -29,13 +30,19 @@ static void free_survey(survey *s) {
   free(s->unquantized);
 }
 
+typedef struct variation {
+  const survey *survey;
+  bool found;
+} variation;
+
 static void note_varying(void *user, bnd_node *input) {
-  survey *s = user;
-  if (s->varies[s->position[input->id]]) s->varies[s->count] = true;
+  variation *v = user;
+  v->found |= v->survey->varies[v->survey->position[input->id]];
 }
 
 static bool continues_in(const survey *s, const bnd_node *user) {
-  return is_quantized_convolution(user) || s->leads[s->position[user->id]];
+  const int at = s->position[user->id];
+  return at >= 0 && (is_quantized_convolution(user) || s->leads[at]);
 }
 
 /* The last position up to which a value is needed by what leads on; its own when nothing needs it. */
@@ -46,6 +53,45 @@ static int needed_until(const survey *s, int index) {
     if (continues_in(s, user) && s->position[user->id] > last) last = s->position[user->id];
   }
   return last;
+}
+
+typedef struct ordering {
+  int *pending;     /* by node id: needed users that have no place yet */
+  bnd_node **ready; /* a stack */
+  int ready_count;
+} ordering;
+
+static void place_user(void *user, bnd_node *input) {
+  ordering *o = user;
+  if (o->pending[input->id] > 0 && --o->pending[input->id] == 0) o->ready[o->ready_count++] = input;
+}
+
+static void count_use(void *user, bnd_node *input) {
+  ((int *)user)[input->id]++;
+}
+
+/* From the output backwards, always on with the value asked for last. */
+static bnd_status order_nodes(const bnd_graph *graph, survey *s, bnd_error *error) {
+  const size_t limit = (size_t)bnd_graph_id_limit(graph) + 1;
+  ordering o = {.pending = bnd_calloc(limit, sizeof *o.pending), .ready = bnd_calloc(limit, sizeof(bnd_node *))};
+  bnd_node *output = bnd_graph_last(graph);
+  if (o.pending && o.ready && output) {
+    for (size_t i = 0; i < limit; i++) s->position[i] = -1;
+    o.pending[output->id] = 1;
+    for (bnd_node *node = output; node; node = node->previous)
+      if (o.pending[node->id]) bnd_node_visit_inputs(node, count_use, o.pending), s->count++;
+    o.ready[o.ready_count++] = output;
+    for (int at = s->count; o.ready_count > 0;) {
+      bnd_node *node = o.ready[--o.ready_count];
+      s->nodes[--at] = node;
+      s->position[node->id] = at;
+      bnd_node_visit_inputs(node, place_user, &o);
+    }
+  }
+  const bool fine = o.pending && o.ready;
+  free(o.pending);
+  free(o.ready);
+  return fine ? BND_OK : bnd_fail_memory(error, "the blocks of the network");
 }
 
 static bnd_status make_survey(const bnd_graph *graph, survey *s, bnd_error *error) {
@@ -60,11 +106,15 @@ static bnd_status make_survey(const bnd_graph *graph, survey *s, bnd_error *erro
     free_survey(s);
     return bnd_fail_memory(error, "the blocks of the network");
   }
-  for (bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
-    s->varies[s->count] = node->kind == BND_PLACEHOLDER;
-    bnd_node_visit_inputs(node, note_varying, s);
-    s->position[node->id] = s->count;
-    s->nodes[s->count++] = node;
+  const bnd_status status = order_nodes(graph, s, error);
+  if (status != BND_OK) {
+    free_survey(s);
+    return status;
+  }
+  for (int i = 0; i < s->count; i++) {
+    variation v = {s, s->nodes[i]->kind == BND_PLACEHOLDER};
+    bnd_node_visit_inputs(s->nodes[i], note_varying, &v);
+    s->varies[i] = v.found;
   }
   for (int i = s->count - 1; i >= 0; i--)
     for (int u = 0; u < s->nodes[i]->user_count; u++) s->leads[i] |= continues_in(s, s->nodes[i]->users[u]);

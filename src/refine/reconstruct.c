@@ -146,8 +146,8 @@ static bnd_status train(reconstruction *r, double *before, double *after, int *d
   *after = *before;
   int without = 0;
   for (*done = 0; *done < r->steps && without < PATIENCE;) {
-    const int until = (int)((int64_t)r->steps * (*done * CHECKS / r->steps + 1) / CHECKS);
-    while (*done < until) BND_TRY(train_step(r, (*done)++));
+    const int until = *done + (r->steps + CHECKS - 1) / CHECKS;
+    for (; *done < until && *done < r->steps; (*done)++) BND_TRY(train_step(r, *done));
     double now;
     bnd_network_put_thresholds_in_force(r->network);
     BND_TRY(judge(r, &now));
