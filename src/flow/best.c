@@ -9,6 +9,7 @@
 #include "passes/best/best.h"
 #include "passes/quark/quark.h"
 #include "refine/bias_correction.h"
+#include "refine/equalize.h"
 #include "refine/guard.h"
 #include "refine/reconstruct.h"
 #include "refine/steps.h"
@@ -25,6 +26,7 @@ typedef enum graph_step { HEAD, FOLD, GRAPH_STEPS } graph_step;
 static const bnd_step_name NAMES[] = {
     {"head", "what stands behind the last learned layers stays in float", true},
     {"fold", "factors folded into layers, what changes nothing removed", true},
+    {"equalize", "channels that one scale serves badly made alike, exactly, from layer to layer", true},
     {"exponents", "exponents by the error they cause behind the next layer", true},
     {"bias-analytic", "biases take back what rounding the weights adds to the mean", true},
     {"bias", "biases take back whatever moved the mean, measured layer after layer", true},
@@ -33,7 +35,7 @@ static const bnd_step_name NAMES[] = {
 static bnd_status empirical_bias(bnd_refinement *work, bnd_string *report, bnd_error *error) { return bnd_refine_bias_empirical(work, NULL, report, error); }
 static bnd_status reconstruct(bnd_refinement *work, bnd_string *report, bnd_error *error) { return bnd_refine_reconstruct(work, NULL, report, error); }
 
-static bnd_refine_step *const STEPS[] = {NULL, NULL, bnd_refine_exponents, bnd_refine_bias_analytic, empirical_bias, reconstruct};
+static bnd_refine_step *const STEPS[] = {NULL, NULL, bnd_refine_equalize, bnd_refine_exponents, bnd_refine_bias_analytic, empirical_bias, reconstruct};
 enum { STEP_COUNT = sizeof NAMES / sizeof *NAMES };
 _Static_assert((size_t)STEP_COUNT == sizeof STEPS / sizeof *STEPS && (size_t)STEP_COUNT <= (size_t)BND_MAX_STEPS, "a function for each name, a place for each result");
 
