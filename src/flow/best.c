@@ -10,6 +10,7 @@
 #include "passes/quark/quark.h"
 #include "refine/bias_correction.h"
 #include "refine/equalize.h"
+#include "refine/fold_constants.h"
 #include "refine/guard.h"
 #include "refine/reconstruct.h"
 #include "refine/steps.h"
@@ -149,14 +150,16 @@ bnd_status bnd_best_choose_images(bnd_quantize_run *r) {
 /* Outputs that are not exported are not there: their quantizers would take part in rules. */
 static bnd_status build_graph(bnd_quantize_run *r, bool cut, bool fold, bnd_graph **result) {
   bnd_graph *graph;
-  int cuts = 0, folded = 0, unfolded = 0, removed = 0;
+  int cuts = 0, folded = 0, unfolded = 0, removed = 0, constants = 0, centred = 0;
   BND_TRY(bnd_run_network(r, BND_YOLO_NAS_PARTIAL, false, false, &graph));
   bnd_status status = cut ? bnd_leave_tail_out(graph, &cuts, r->error) : BND_OK;
   if (status == BND_OK) status = bnd_quark_mark_scope(graph, r->error);
   if (status == BND_OK) status = bnd_quark_prepare_scope(graph, r->error);
   if (status == BND_OK) status = bnd_quark_merge_batch_norm(graph, r->error);
   if (status == BND_OK) status = bnd_clip_to_relu(graph, r->error);
+  if (status == BND_OK && fold) status = bnd_fold_constants(graph, &constants, r->error);
   if (status == BND_OK && fold) status = bnd_remove_identities(graph, &removed, r->error);
+  if (status == BND_OK && fold && !cut) status = bnd_centre_decode(graph, &centred, r->error);
   if (status == BND_OK && fold) status = bnd_fold_scalars(graph, &folded, &unfolded, r->error);
   if (status == BND_OK) status = bnd_infer_shapes(graph, r->error);
   if (status == BND_OK) status = bnd_run_print_graph(r, graph, "captured.txt");
@@ -164,7 +167,8 @@ static bnd_status build_graph(bnd_quantize_run *r, bool cut, bool fold, bnd_grap
   if (status == BND_OK) status = bnd_infer_shapes(graph, r->error);
   if (status == BND_OK) status = bnd_run_configure(r, graph);
   if (status == BND_OK) status = bnd_run_print_graph(r, graph, "quantized.txt");
-  if (status == BND_OK && fold) bnd_run_note(r, BND_LOG_DEBUG, "fold: %d factors folded into layers, %d kept; %d nodes that changed nothing removed", folded, unfolded, removed);
+  if (status == BND_OK && fold) bnd_run_note(r, BND_LOG_DEBUG, "fold: %d factors folded into layers, %d kept; %d values that no image changes; %d nodes that changed nothing removed%s",
+                                        folded, unfolded, constants, removed, centred ? "; boxes around the middle of the image" : "");
   if (status == BND_OK) *result = graph;
   else bnd_graph_destroy(graph);
   return status;

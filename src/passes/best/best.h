@@ -34,5 +34,8 @@ bnd_status bnd_fold_scalars(bnd_graph *graph, int *folded, int *kept, bnd_error 
 /* Removes what changes no value: conversions to float32, contiguous, dropout, reshapes to the same shape, permutations that do nothing or undo each
    other. *removed: nodes. Graph with shapes inferred, not yet quantized. */
 bnd_status bnd_remove_identities(bnd_graph *graph, int *removed, bnd_error *error);
+/* For a decode that stays quantized: box coordinates relative to the middle of the image, in pixels (decode.c). The middle is added outside the scope.
+   Graph with constants folded, not yet quantized. *changed: decodes found. */
+bnd_status bnd_centre_decode(bnd_graph *graph, int *changed, bnd_error *error);
 
 #endif
