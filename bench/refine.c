@@ -13,9 +13,7 @@
 #include "flow/target_profile.h"
 #include "passes/quark/quark.h"
 #include "refine/reconstruct.h"
-#ifdef WITH_DISTILL
 #include "refine/distill.h"
-#endif
 
 static bnd_error error;
 static int count;
@@ -148,17 +146,17 @@ int main(int argument_count, char **argument_list) {
     fputs(report.text, stdout);
     score("reconstruct", graph, BND_EXEC_FAKE_QUANTIZE, &val, &context, begin);
   }
-#ifdef WITH_DISTILL
   report.length = 0;
   begin = seconds();
   const bnd_distill_options distill = {.steps = (int)option("distill", 0), .batch = (int)option("dbatch", 0), .learning_rate = option("drate", 0),
-                                       .class_output = 2, .box_output = 3};
-  if (option("distill", 1)) {
+                                       .class_output = 2, .box_output = 3,
+                                       .learn_thresholds = option("thresholds", 0) != 0, .threshold_rate = option("trate", 0),
+                                       .box_weight = option("boxweight", 0)};
+  if (option("distill", 1) > 0) {
     must(bnd_refine_distill(&work, &distill, &report, &error));
     fputs(report.text, stdout);
     score("distill", graph, BND_EXEC_FAKE_QUANTIZE, &val, &context, begin);
   }
-#endif
   printf("violations %d\n", bnd_check_positions(graph, &target, NULL, NULL));
   return 0;
 }
