@@ -1,14 +1,18 @@
 /* The recipe best: scope from the graph, all calibration images together, steps under guard, the target's rules to a fixed point. docs/best.md. */
-#include "flow/quantize.h"
+#include "flow/best_state.h"
 
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/near.h"
+#include "ops/operators.h"
 #include "passes/best/best.h"
 #include "passes/quark/quark.h"
 #include "refine/bias_correction.h"
+#include "refine/distill.h"
 #include "refine/equalize.h"
 #include "refine/fold_constants.h"
 #include "refine/guard.h"
@@ -32,11 +36,54 @@ static const bnd_step_name NAMES[] = {
     {"bias-analytic", "biases take back what rounding the weights adds to the mean", true},
     {"bias", "biases take back whatever moved the mean, measured layer after layer", true},
     {"reconstruct", "weights and biases of one block after the other trained to compute what the float block computes", true},
+    {"distill", "the whole network trained without labels until it answers as the float one does", false},
 };
-static bnd_status empirical_bias(bnd_refinement *work, bnd_string *report, bnd_error *error) { return bnd_refine_bias_empirical(work, NULL, report, error); }
-static bnd_status reconstruct(bnd_refinement *work, bnd_string *report, bnd_error *error) { return bnd_refine_reconstruct(work, NULL, report, error); }
+/* What steps with a state of their own find in bnd_refinement.user. */
+typedef struct progress {
+  bnd_quantize_run *run;
+  bnd_best_state state;
+  struct timespec begin;
+  bool out_of_time;
+} progress;
 
-static bnd_refine_step *const STEPS[] = {NULL, NULL, bnd_refine_equalize, bnd_refine_exponents, bnd_refine_bias_analytic, empirical_bias, reconstruct};
+static const char STATE[] = ".binade-best.pth", BLOCKS[] = ".binade-best-blocks.pth";
+
+static double minutes_left(const progress *p) {
+  const double budget = p->run->options->budget_minutes;
+  return budget > 0 ? budget - bnd_seconds_since(&p->begin) / 60 : INFINITY;
+}
+
+static bnd_status empirical_bias(bnd_refinement *work, bnd_string *report, bnd_error *error) { return bnd_refine_bias_empirical(work, NULL, report, error); }
+
+/* Interrupting is how reconstruction is told that its time is over. */
+static bnd_status block_finished(void *user, size_t done, size_t count, const bnd_graph *graph, bnd_error *error) {
+  progress *p = user;
+  p->state.blocks = done;
+  p->out_of_time = done < count && minutes_left(p) <= 0;
+  if (p->out_of_time) return bnd_fail(error, BND_ERROR_INTERRUPTED, "the budget is spent");
+  return done < count ? bnd_best_save(p->run, BLOCKS, graph, &p->state) : BND_OK;
+}
+
+static bnd_status reconstruct(bnd_refinement *work, bnd_string *report, bnd_error *error) {
+  progress *p = work->user;
+  bnd_best_state saved;
+  bool found;
+  BND_TRY(bnd_best_load(p->run, BLOCKS, work->graph, &saved, &found));
+  const bnd_reconstruct_options options = {.first_block = found && saved.next_step == p->state.next_step ? saved.blocks : 0, .finished = block_finished, .user = p};
+  const bnd_status status = bnd_refine_reconstruct(work, &options, report, error);
+  p->state.blocks = 0;
+  if (status != BND_ERROR_INTERRUPTED || !p->out_of_time) return status;
+  bnd_string_format(report, "ended by the budget\n");
+  return BND_OK;
+}
+
+/* Raw outputs stand behind boxes and scores, where the graph has them. */
+static bnd_status distill(bnd_refinement *work, bnd_string *report, bnd_error *error) {
+  const bool raw = bnd_graph_last(work->graph)->args[0].list.count > 3;
+  return bnd_refine_distill(work, &(bnd_distill_options){.class_output = raw ? 2 : 0, .box_output = raw ? 3 : 0}, report, error);
+}
+
+static bnd_refine_step *const STEPS[] = {NULL, NULL, bnd_refine_equalize, bnd_refine_exponents, bnd_refine_bias_analytic, empirical_bias, reconstruct, distill};
 enum { STEP_COUNT = sizeof NAMES / sizeof *NAMES };
 _Static_assert((size_t)STEP_COUNT == sizeof STEPS / sizeof *STEPS && (size_t)STEP_COUNT <= (size_t)BND_MAX_STEPS, "a function for each name, a place for each result");
 
@@ -52,7 +99,8 @@ static bool listed(const char *name, const char *const *list, size_t count) {
 }
 
 static bool wanted(const bnd_quantize_options *o, size_t step) {
-  const bool on = o->step_count ? listed(NAMES[step].name, o->steps, o->step_count) : NAMES[step].by_default;
+  const bool asked = o->qat && strcmp(NAMES[step].name, "distill") == 0;
+  const bool on = asked || (o->step_count ? listed(NAMES[step].name, o->steps, o->step_count) : NAMES[step].by_default);
   return on && !listed(NAMES[step].name, o->without, o->without_count);
 }
 
@@ -147,11 +195,11 @@ bnd_status bnd_best_choose_images(bnd_quantize_run *r) {
 
 /* --- the graph --- */
 
-/* Outputs that are not exported are not there: their quantizers would take part in rules. */
-static bnd_status build_graph(bnd_quantize_run *r, bool cut, bool fold, bnd_graph **result) {
+/* Raw outputs only where they are float: otherwise their quantizers would take part in rules. */
+static bnd_status build_graph(bnd_quantize_run *r, bool cut, bool fold, bool print, bnd_graph **result) {
   bnd_graph *graph;
   int cuts = 0, folded = 0, unfolded = 0, removed = 0, constants = 0, centred = 0;
-  BND_TRY(bnd_run_network(r, BND_YOLO_NAS_PARTIAL, false, false, &graph));
+  BND_TRY(bnd_run_network(r, BND_YOLO_NAS_PARTIAL, cut, false, &graph));
   bnd_status status = cut ? bnd_leave_tail_out(graph, &cuts, r->error) : BND_OK;
   if (status == BND_OK) status = bnd_quark_mark_scope(graph, r->error);
   if (status == BND_OK) status = bnd_quark_prepare_scope(graph, r->error);
@@ -162,26 +210,92 @@ static bnd_status build_graph(bnd_quantize_run *r, bool cut, bool fold, bnd_grap
   if (status == BND_OK && fold && !cut) status = bnd_centre_decode(graph, &centred, r->error);
   if (status == BND_OK && fold) status = bnd_fold_scalars(graph, &folded, &unfolded, r->error);
   if (status == BND_OK) status = bnd_infer_shapes(graph, r->error);
-  if (status == BND_OK) status = bnd_run_print_graph(r, graph, "captured.txt");
+  if (status == BND_OK && print) status = bnd_run_print_graph(r, graph, "captured.txt");
   if (status == BND_OK) status = bnd_quark_insert_quantizers(graph, &r->config, r->error);
   if (status == BND_OK) status = bnd_infer_shapes(graph, r->error);
   if (status == BND_OK) status = bnd_run_configure(r, graph);
-  if (status == BND_OK) status = bnd_run_print_graph(r, graph, "quantized.txt");
-  if (status == BND_OK && fold) bnd_run_note(r, BND_LOG_DEBUG, "fold: %d factors folded into layers, %d kept; %d values that no image changes; %d nodes that changed nothing removed%s",
+  if (status == BND_OK && print) status = bnd_run_print_graph(r, graph, "quantized.txt");
+  if (status == BND_OK && fold && print) bnd_run_note(r, BND_LOG_DEBUG, "fold: %d factors folded into layers, %d kept; %d values that no image changes; %d nodes that changed nothing removed%s",
                                         folded, unfolded, constants, removed, centred ? "; boxes around the middle of the image" : "");
   if (status == BND_OK) *result = graph;
   else bnd_graph_destroy(graph);
   return status;
 }
 
-static bnd_status calibrate(bnd_quantize_run *r, bnd_graph *graph) {
-  const bnd_image_source source = bnd_dataset_part_source(&r->calibrate);
-  const bnd_calibration calibration = {.batch = r->calibrate.count, .backend = bnd_run_backend(r)};
-  struct timespec begin;
-  clock_gettime(CLOCK_MONOTONIC, &begin);
+static bnd_status calibrate_on(bnd_quantize_run *r, bnd_graph *graph, bnd_dataset_part *part) {
+  const bnd_image_source source = bnd_dataset_part_source(part);
+  const bnd_calibration calibration = {.batch = part->count, .backend = bnd_run_backend(r)};
   const bnd_status status = bnd_calibrate(graph, &source, &calibration, r->context, r->error);
-  if (status == BND_ERROR_MODEL) bnd_fail_prefix(r->error, status, "%s", r->options->checkpoint);
-  if (status == BND_OK) bnd_run_note(r, BND_LOG_DEBUG, "calibration: %.2f s", bnd_seconds_since(&begin));
+  return status == BND_ERROR_MODEL ? bnd_fail_prefix(r->error, status, "%s", r->options->checkpoint) : status;
+}
+
+static bnd_status calibrate(bnd_quantize_run *r, bnd_graph *graph) {
+  struct timespec begin;
+  if (r->state.calibrated && bnd_run_state_restore_quantizers(&r->state, graph)) return BND_OK;
+  clock_gettime(CLOCK_MONOTONIC, &begin);
+  BND_TRY(calibrate_on(r, graph, &r->calibrate));
+  bnd_run_note(r, BND_LOG_DEBUG, "calibration: %.2f s", bnd_seconds_since(&begin));
+  return bnd_run_state_save_quantizers(&r->state, graph, r->error);
+}
+
+/* --- what the scope is, and why --- */
+
+/* Only the tail's quantizers of this part stay. */
+static bnd_status keep_part(bnd_graph *graph, bnd_tail_part part, bnd_error *error) {
+  bnd_tail_part *part_of;
+  BND_TRY(bnd_find_tail(graph, &part_of, error));
+  for (bnd_node *node = bnd_graph_first(graph), *next; node; node = next) {
+    next = node->next;
+    if (bnd_is_conv_module(node)) {
+      bnd_quantizer **const quantizers[] = {&node->module->weight_quantizer, &node->module->bias_quantizer};
+      for (int i = 0; i < 2; i++) {
+        bnd_quantizer_destroy(*quantizers[i]);
+        *quantizers[i] = NULL;
+      }
+    }
+    if (!bnd_is_fake_quantize(node) || part_of[node->id] == part) continue;
+    bnd_node_replace_all_uses(node, bnd_arg_node(node, 0), false);
+    bnd_node_erase(node);
+  }
+  free(part_of);
+  return bnd_graph_status(graph, error);
+}
+
+static bnd_status note_part(bnd_quantize_run *r, const bnd_refinement *work, bnd_tail_part part) {
+  bnd_graph *copy;
+  double distance;
+  BND_TRY(bnd_graph_copy(work->graph, &copy, r->error));
+  bnd_status status = keep_part(copy, part, r->error);
+  if (status == BND_OK) status = bnd_refine_measure(work, copy, work->held_out, &distance, r->error);
+  bnd_graph_destroy(copy);
+  if (status == BND_OK)
+    bnd_run_note(r, BND_LOG_DEBUG, "head: %s stays in float; quantized, it alone would be %.4f away from the float network (%s)", bnd_tail_part_name(part), distance,
+                 bnd_tail_part_meaning(part));
+  return status;
+}
+
+/* Says what the tail is and what its quantization would have cost, on a few images. */
+static bnd_status explain_head(bnd_quantize_run *r, bool cut) {
+  enum { IMAGES = 8 };
+  if (!cut) {
+    bnd_run_note(r, BND_LOG_DEBUG, "head: everything is quantized%s", r->target.float_tail ? "" : ": the target allows nothing else");
+    return BND_OK;
+  }
+  bnd_dataset_part few = r->calibrate, some = r->held_out;
+  few.count = least(few.count, IMAGES), some.count = least(some.count, IMAGES);
+  const bnd_image_source held_out = bnd_dataset_part_source(&some);
+  bnd_refinement work = {.held_out = &held_out, .images = &held_out, .target = &r->target, .backend = bnd_run_backend(r), .context = r->context};
+  bnd_graph *network = NULL;
+  bnd_reference *reference = NULL;
+  BND_TRY(build_graph(r, false, false, false, &work.graph));
+  bnd_status status = calibrate_on(r, work.graph, &few);
+  if (status == BND_OK) status = bnd_run_network(r, BND_YOLO_NAS_FOLDED, false, false, &network);
+  if (status == BND_OK) status = bnd_reference_create(network, &held_out, work.backend, r->context, &reference, r->error);
+  work.reference = reference;
+  for (int part = BND_TAIL_NONE + 1; status == BND_OK && part < BND_TAIL_PARTS; part++) status = note_part(r, &work, (bnd_tail_part)part);
+  bnd_reference_destroy(reference);
+  bnd_graph_destroy(network);
+  bnd_graph_destroy(work.graph);
   return status;
 }
 
@@ -217,28 +331,99 @@ static bnd_status run_step(bnd_quantize_run *r, bnd_refinement *work, size_t ste
   return BND_OK;
 }
 
-static bnd_status run_steps(bnd_quantize_run *r, bnd_refinement *work) {
-  double distance;
-  BND_TRY(bnd_guard_measure(work, work->graph, &distance, r->error));
-  bnd_run_note(r, BND_LOG_DEBUG, "calibrated: distance %.5f", distance);
-  for (size_t i = 0; i < STEP_COUNT; i++)
-    if (STEPS[i] && wanted(r->options, i)) BND_TRY(run_step(r, work, i, &distance));
+static bnd_status run_steps(bnd_quantize_run *r, bnd_refinement *work, progress *p) {
+  bool found;
+  char path[4096];
+  BND_TRY(bnd_best_load(r, STATE, work->graph, &p->state, &found));
+  if (!found) {
+    BND_TRY(bnd_guard_measure(work, work->graph, &p->state.distance, r->error));
+    bnd_run_note(r, BND_LOG_DEBUG, "calibrated: distance %.5f", p->state.distance);
+  }
+  for (size_t i = p->state.next_step; i < STEP_COUNT; i++) {
+    p->state.next_step = i;
+    work->minutes = r->options->budget_minutes > 0 ? minutes_left(p) : 0;
+    if (!STEPS[i] || !wanted(r->options, i)) continue;
+    if (minutes_left(p) <= 0) {
+      bnd_run_note(r, BND_LOG_INFO, "%s: left out, the budget is spent", NAMES[i].name);
+      continue;
+    }
+    BND_TRY(run_step(r, work, i, &p->state.distance));
+    BND_TRY(bnd_best_save(r, STATE, work->graph, &(bnd_best_state){.next_step = i + 1, .distance = p->state.distance}));
+  }
+  BND_TRY(bnd_run_path(r, BLOCKS, path));
+  remove(path);
   return BND_OK;
+}
+
+static void forget_adjustments(void *user, const bnd_quantizer_place *place) {
+  (void)user;
+  place->quantizer->tensor_position = place->quantizer->position[0];
+  place->quantizer->adjustments = 0;
+}
+
+typedef struct adjusted {
+  bnd_quantize_run *run;
+  const bnd_refinement *work;
+  const bnd_graph *before;
+  double distance;
+  int moved;
+  bnd_status status;
+} adjusted;
+
+static void move_back(void *user, const bnd_quantizer_place *place) {
+  const bnd_quantizer_place *wanted_place = user;
+  if (strcmp(place->name, wanted_place->name) == 0) place->quantizer->position[0] = wanted_place->quantizer->position[0];
+}
+
+/* What one moved exponent costs: the network before the rules, with it alone moved. */
+static void note_moved(void *user, const bnd_quantizer_place *place) {
+  adjusted *a = user;
+  const bnd_quantizer *q = place->quantizer;
+  bnd_graph *copy;
+  double distance = 0;
+  if (!q->adjustments || q->channels != 1 || a->status != BND_OK) return;
+  a->moved++;
+  if ((a->status = bnd_graph_copy(a->before, &copy, a->run->error)) != BND_OK) return;
+  bnd_visit_quantizers(copy, move_back, (void *)place);
+  a->status = bnd_refine_measure(a->work, copy, a->work->held_out, &distance, a->run->error);
+  bnd_graph_destroy(copy);
+  if (a->status == BND_OK)
+    bnd_run_note(a->run, BND_LOG_DEBUG, "align: %s of %s moved from %d to %d; alone that takes the distance from %.5f to %.5f", place->name, place->observed,
+                 q->tensor_position, q->position[0], a->distance, distance);
+}
+
+/* The target's rules, and what each exponent they moved adds. */
+static bnd_status align(bnd_quantize_run *r, const bnd_refinement *work) {
+  adjusted a = {.run = r, .work = work};
+  bnd_graph *before;
+  int sweeps = 0;
+  bnd_visit_quantizers(work->graph, forget_adjustments, NULL);
+  BND_TRY(bnd_graph_copy(work->graph, &before, r->error));
+  a.before = before;
+  a.status = bnd_adjust_to_fixed_point(work->graph, &r->target, &sweeps, r->error);
+  if (a.status == BND_OK) a.status = bnd_refine_measure(work, before, work->held_out, &a.distance, r->error);
+  if (a.status == BND_OK) bnd_visit_quantizers(work->graph, note_moved, &a);
+  if (a.status == BND_OK) bnd_run_note(r, BND_LOG_DEBUG, "align: every rule of %s holds after %d sweeps, which moved %d exponents", r->target.name, sweeps, a.moved);
+  bnd_graph_destroy(before);
+  return a.status;
 }
 
 static bnd_status refine(bnd_quantize_run *r, bnd_graph **graph) {
   const bnd_image_source images = bnd_dataset_part_source(&r->calibrate), held_out = bnd_dataset_part_source(&r->held_out);
   bnd_graph *teacher = NULL, *network = NULL;
   bnd_reference *reference = NULL;
+  progress p = {.run = r};
+  clock_gettime(CLOCK_MONOTONIC, &p.begin);
   bnd_refinement work = {.graph = *graph, .images = &images, .held_out = &held_out, .target = &r->target, .backend = bnd_run_backend(r),
-                         .seed = r->context ? r->context->seed : 0, .context = r->context};
+                         .seed = r->context ? r->context->seed : 0, .context = r->context, .user = &p};
   bnd_status status = bnd_graph_copy(*graph, &teacher, r->error);
   if (status == BND_OK) status = bnd_run_network(r, BND_YOLO_NAS_FOLDED, false, false, &network);
   if (status == BND_OK) status = bnd_reference_create(network, &held_out, work.backend, r->context, &reference, r->error);
   bnd_graph_destroy(network);
   work.teacher = teacher;
   work.reference = reference;
-  if (status == BND_OK) status = run_steps(r, &work);
+  if (status == BND_OK) status = run_steps(r, &work, &p);
+  if (status == BND_OK) status = align(r, &work);
   bnd_reference_destroy(reference);
   bnd_graph_destroy(teacher);
   *graph = work.graph;
@@ -249,13 +434,12 @@ bnd_status bnd_best_stages(bnd_quantize_run *r) {
   const bool cut = !is_full(r->options) && r->target.float_tail && wanted(r->options, HEAD);
   bnd_graph *graph;
   const bool ptq_done = bnd_run_has_stage(r, "ptq");
-  BND_TRY(build_graph(r, cut, wanted(r->options, FOLD), &graph));
+  if (!r->state.calibrated) BND_TRY(explain_head(r, cut));
+  BND_TRY(build_graph(r, cut, wanted(r->options, FOLD), true, &graph));
   bnd_status status = calibrate(r, graph);
   if (status == BND_OK && !ptq_done) status = bnd_run_measure(r, "ptq", graph, BND_EXEC_FAKE_QUANTIZE);
   const bool aligned_done = bnd_run_has_stage(r, "aligned");
   if (status == BND_OK) status = refine(r, &graph);
-  int sweeps = 0;
-  if (status == BND_OK) status = bnd_adjust_to_fixed_point(graph, &r->target, &sweeps, r->error);
   if (status == BND_OK) status = bnd_run_finish_graph(r, graph);
   if (status == BND_OK) status = bnd_run_write_files(r, graph);
   if (status == BND_OK && !aligned_done) status = bnd_run_measure(r, "aligned", graph, BND_EXEC_FAKE_QUANTIZE);

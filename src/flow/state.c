@@ -107,9 +107,12 @@ static bool read_quantizer(bnd_arena *arena, const bnd_json *object, bnd_saved_q
 /* The stages a run has, each once: results of another kind would stay in the table for ever. */
 static bool is_new_stage(const bnd_run_state *state, const char *name) {
   static const char *const known[] = {"fp32", "folded", "ptq", "qat", "aligned"};
-  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-    if (strcmp(name, known[i]) == 0) return bnd_run_state_stage(state, name) == NULL;
-  return false;
+  size_t steps;
+  const bnd_step_name *step = bnd_best_steps(&steps);
+  bool is_known = false;
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++) is_known |= strcmp(name, known[i]) == 0;
+  for (size_t i = 0; i < steps; i++) is_known |= strcmp(name, step[i].name) == 0;
+  return is_known && bnd_run_state_stage(state, name) == NULL;
 }
 
 static bool read_state(bnd_run_state *state, const bnd_json *root) {

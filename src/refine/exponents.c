@@ -6,15 +6,17 @@
    Errors of several readers are added relative to the power of what each of them puts out. Values that the target wants under one scale (concat, pool,
    slice) get it here, with the least error of all of them together, instead of the smallest position afterwards.
 
-   Two passes over all calibration images: moments of every channel, then the errors of every candidate. */
+   Two passes over all calibration images: moments of every channel, then the errors of every candidate. The model knows nothing of what happens behind the
+   next layer, so a change it proposes is made only if the answers of the whole network, on the first calibration images, come closer to the float one's. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/simd.h"
+#include "refine/guard.h"
 #include "refine/steps.h"
 
-enum { CANDIDATES = 6, MOST_DEPTH = 64 };
+enum { CANDIDATES = 6, MOST_DEPTH = 64, TRIAL_IMAGES = 16 };
 
 typedef struct tensor_record {
   bnd_node *node;     /* the fake quantizer */
@@ -291,27 +293,73 @@ static void observe_errors(void *user, int node_id, const char *name, const bnd_
       errors[k] += s->gain[t->first + c] * squared_error(plain + c * t->inner, t->inner, bnd_scale_of(-(lowest + k)), bnd_scale_of(lowest + k));
 }
 
-static int choose_activations(search *s) {
-  int changed = 0;
-  for (size_t g = 0; g < s->tensor_count; g++) {
-    if (s->tensors[g].group != (int)g) continue;
-    double errors[CANDIDATES] = {0};
-    int best = 0;
-    for (size_t t = 0; t < s->tensor_count; t++) {
-      if (s->tensors[t].group != (int)g) continue;
-      for (size_t i = 0; i < s->work->images->count; i++)
-        for (int k = 0; k < CANDIDATES; k++) errors[k] += s->errors[(i * s->tensor_count + t) * CANDIDATES + (size_t)k] / (double)s->tensors[t].inner;
-    }
-    for (int k = 1; k < CANDIDATES; k++)
-      if (errors[k] < errors[best]) best = k;
-    for (size_t t = g; t < s->tensor_count; t++) {
-      bnd_quantizer *q = s->tensors[t].node->module->quantizer;
-      if (s->tensors[t].group != (int)g) continue;
-      changed += q->position[0] != s->tensors[g].lowest + best;
-      q->position[0] = s->tensors[g].lowest + best;
-    }
+/* --- decisions --- */
+
+typedef struct trial {
+  bnd_refinement work; /* measures on the first calibration images */
+  double distance;
+  int proposed, made;
+} trial;
+
+static bnd_status begin_trial(search *s, trial *t, bnd_image_source *images, bnd_error *error) {
+  bnd_reference *reference;
+  *images = *s->work->images;
+  if (images->count > TRIAL_IMAGES) images->count = TRIAL_IMAGES;
+  *t = (trial){.work = *s->work};
+  BND_TRY(bnd_reference_create(s->work->teacher, images, s->work->backend, s->work->context, &reference, error));
+  t->work.held_out = images;
+  t->work.reference = reference;
+  return bnd_guard_measure(&t->work, s->work->graph, &t->distance, error);
+}
+
+/* The change stands if it helps; otherwise `undo` is put back. */
+static bnd_status judge(search *s, trial *t, bool *helps, bnd_error *error) {
+  double distance;
+  t->proposed++;
+  BND_TRY(bnd_guard_measure(&t->work, s->work->graph, &distance, error));
+  *helps = distance < t->distance;
+  if (!*helps) return BND_OK;
+  t->distance = distance;
+  t->made++;
+  return BND_OK;
+}
+
+static int least_error(const search *s, size_t group) {
+  double errors[CANDIDATES] = {0};
+  int best = 0;
+  for (size_t t = group; t < s->tensor_count; t++) {
+    if (s->tensors[t].group != (int)group) continue;
+    for (size_t i = 0; i < s->work->images->count; i++)
+      for (int k = 0; k < CANDIDATES; k++) errors[k] += s->errors[(i * s->tensor_count + t) * CANDIDATES + (size_t)k] / (double)s->tensors[t].inner;
   }
-  return changed;
+  for (int k = 1; k < CANDIDATES; k++)
+    if (errors[k] < errors[best]) best = k;
+  return s->tensors[group].lowest + best;
+}
+
+static bnd_status choose_group(search *s, trial *t, size_t group, int *before, bnd_error *error) {
+  const int position = least_error(s, group);
+  bool changes = false, helps = true;
+  for (size_t i = group; i < s->tensor_count; i++) {
+    bnd_quantizer *q = s->tensors[i].node->module->quantizer;
+    if (s->tensors[i].group != (int)group) continue;
+    before[i] = q->position[0];
+    changes |= before[i] != position;
+    q->position[0] = position;
+  }
+  if (changes) BND_TRY(judge(s, t, &helps, error));
+  for (size_t i = group; !helps && i < s->tensor_count; i++)
+    if (s->tensors[i].group == (int)group) s->tensors[i].node->module->quantizer->position[0] = before[i];
+  return BND_OK;
+}
+
+static bnd_status choose_activations(search *s, trial *t, bnd_error *error) {
+  int *before = bnd_calloc(s->tensor_count, sizeof *before);
+  bnd_status status = before ? BND_OK : bnd_fail_memory(error, "the search for exponents");
+  for (size_t g = 0; status == BND_OK && g < s->tensor_count; g++)
+    if (s->tensors[g].group == (int)g) status = choose_group(s, t, g, before, error);
+  free(before);
+  return status;
 }
 
 /* --- weights --- */
@@ -338,20 +386,21 @@ static double weight_error(const search *s, const bnd_node *layer, int position)
   return error;
 }
 
-static int choose_weights(search *s) {
-  int changed = 0;
+static bnd_status choose_weights(search *s, trial *t, bnd_error *error) {
   for (bnd_node *node = bnd_graph_first(s->work->graph); node; node = node->next) {
     bnd_quantizer *q = bnd_is_conv_module(node) ? node->module->weight_quantizer : NULL;
     if (!q || q->channels != 1 || node->module->has_batch_norm || node->module->weight.shape.rank < 2) continue;
     const int position = q->position[0];
     double least = weight_error(s, node, position);
     for (int candidate = position - 1; candidate <= position + 2; candidate++) {
-      const double error = weight_error(s, node, candidate);
-      if (error < least) least = error, q->position[0] = candidate;
+      const double candidate_error = weight_error(s, node, candidate);
+      if (candidate_error < least) least = candidate_error, q->position[0] = candidate;
     }
-    changed += q->position[0] != position;
+    bool helps = true;
+    if (q->position[0] != position) BND_TRY(judge(s, t, &helps, error));
+    if (!helps) q->position[0] = position;
   }
-  return changed;
+  return BND_OK;
 }
 
 /* --- the step --- */
@@ -400,10 +449,16 @@ bnd_status bnd_refine_exponents(bnd_refinement *work, bnd_string *report, bnd_er
     choose_candidates(&s);
     status = pass_over_images(&s, "exponents, errors", observe_errors, error);
   }
-  if (status == BND_OK) {
-    const int activations = choose_activations(&s), weights = choose_weights(&s);
-    bnd_string_format(report, "%d of %zu activations and %d weights got another exponent\n", activations, s.tensor_count, weights);
-  }
+  trial t = {0};
+  bnd_image_source images;
+  if (status == BND_OK) status = begin_trial(&s, &t, &images, error);
+  if (status == BND_OK) status = choose_activations(&s, &t, error);
+  const int activations = t.made, proposed = t.proposed;
+  if (status == BND_OK) status = choose_weights(&s, &t, error);
+  if (status == BND_OK)
+    bnd_string_format(report, "another exponent for %d of %d scales of activations and %d of %d weights that the model proposed\n", activations, proposed,
+                      t.made - activations, t.proposed - proposed);
+  bnd_reference_destroy((bnd_reference *)t.work.reference);
   free_search(&s);
   return status;
 }

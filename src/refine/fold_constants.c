@@ -20,8 +20,8 @@ static void follow_input(void *user, bnd_node *input) {
 static void find(frontier *f, bnd_graph *graph) {
   for (bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
     f->node = node;
-    f->depends[node->id] = node->kind == BND_PLACEHOLDER || node->kind == BND_OUTPUT;
-    bnd_node_visit_inputs(node, follow_input, f);
+    f->depends[node->id] = node->kind == BND_PLACEHOLDER;
+    if (node->kind != BND_OUTPUT) bnd_node_visit_inputs(node, follow_input, f);
   }
   for (bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
     bool needed = false;

@@ -20,6 +20,7 @@ typedef struct bnd_refinement {
   uint64_t seed;
   const bnd_context *context; /* threads, progress, cancellation; a step asks it at least once a second */
   const bnd_reference *reference; /* of `held_out`; NULL = bnd_refine_measure asks the teacher every time */
+  void *user;                     /* the caller's own, for steps it makes itself */
   double minutes; /* what a step may take, 0 = as long as it wants; a step that honours it ends early with what it has */
 } bnd_refinement;
 
