@@ -4,9 +4,9 @@
 #include <stdlib.h>
 
 #include "refine/channel_statistics.h"
-#include "ops/operators.h"
+#include "refine/channels.h"
 
-enum { DEFAULT_IMAGES = 16, DEFAULT_ROUNDS = 12, STATISTICS_IMAGES = 64 };
+enum { DEFAULT_IMAGES = 16, STATISTICS_IMAGES = 64 };
 
 static bool is_transposed(const bnd_node *node) {
   return bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_MODULE) || bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_BN_MODULE);
@@ -43,24 +43,74 @@ bnd_status bnd_replace_bias(bnd_module *module, const float *values, bnd_error *
 
 /* --- analytic --- */
 
-/* shift[o] += sum over inputs i of output o's group, and over the window, of error[o,i] * mean[i]. Weights lie [out, in / groups, window], those of
-   transposed convolutions [in, out / groups, window]; there an input meets only a part of the window at each place, one in stride[0] * stride[1]. */
-static void add_shift(const bnd_module *module, bool transposed, const float *quantized, const double *mean, double *shift) {
-  const bnd_shape *s = &module->weight.shape;
-  const size_t rows = (size_t)s->size[0], columns = (size_t)s->size[1], window = (size_t)(s->size[2] * s->size[3]), groups = (size_t)module->groups;
-  const size_t rows_in_group = rows / groups;
-  const double share = transposed ? 1.0 / (double)(module->stride[0] * module->stride[1]) : 1.0;
-  for (size_t r = 0; r < rows; r++)
-    for (size_t c = 0; c < columns; c++) {
-      const float *w = bnd_f32(&module->weight) + (r * columns + c) * window, *q = quantized + (r * columns + c) * window;
-      const size_t other = r / rows_in_group * columns + c, input = transposed ? r : other, output = transposed ? other : r;
-      double error = 0;
-      for (size_t k = 0; k < window; k++) error += (double)q[k] - (double)w[k];
-      shift[output] += error * mean[input] * share;
+/* What quantization in front of it adds to the mean of each channel of a node's result, in the terms of bnd_channels. Layers begin anew: they are
+   corrected. Sums, concatenations and products with a number pass means on exactly, relu and max pools nearly so. */
+typedef struct drifts {
+  const bnd_channels *channels;
+  const bnd_channel_statistics *statistics;
+  double *drift; /* [slots] */
+} drifts;
+
+static void pass_on(drifts *d, const bnd_node *from, const bnd_node *to, int offset, double factor) {
+  if (!from || d->channels->first[from->id] < 0 || from->shape[0].size[1] + offset > to->shape[0].size[1]) return;
+  for (int64_t c = 0; c < from->shape[0].size[1]; c++)
+    d->drift[d->channels->first[to->id] + offset + (int)c] += factor * d->drift[d->channels->first[from->id] + (int)c];
+}
+
+static void follow(drifts *d, const bnd_node *node) {
+  const bnd_node *a = bnd_arg_node(node, 0), *b = bnd_arg_node(node, 1);
+  if (d->channels->first[node->id] < 0 || !node->op || bnd_is_conv_module(node)) return;
+  if (bnd_is_concat(node) && node->args[0].kind == BND_ARG_LIST) {
+    int offset = 0;
+    for (int i = 0; i < node->args[0].list.count; i++) {
+      const bnd_node *input = node->args[0].list.items[i].kind == BND_ARG_NODE ? node->args[0].list.items[i].node : NULL;
+      if (!input || d->channels->first[input->id] < 0) return;
+      pass_on(d, input, node, offset, 1);
+      offset += (int)input->shape[0].size[1];
+    }
+    return;
+  }
+  switch ((int)bnd_functional_id(node)) {
+    case BND_OP_ADD:
+      pass_on(d, b, node, 0, 1);
+      pass_on(d, a, node, 0, 1);
+      break;
+    case BND_OP_MUL:
+      pass_on(d, a, node, 0, b ? bnd_number_of(b) : 0);
+      pass_on(d, b, node, 0, a ? bnd_number_of(a) : 0);
+      break;
+    case BND_OP_FAKE_QUANTIZE:
+    case BND_OP_RELU:
+    case BND_OP_MAX_POOL2D:
+      pass_on(d, a, node, 0, 1);
+      break;
+    default:
+      break;
+  }
+  if (!bnd_is_fake_quantize(node) || d->statistics->first[node->id] < 0) return;
+  for (int c = 0; c < (int)node->shape[0].size[1]; c++) d->drift[d->channels->first[node->id] + c] += d->statistics->shift[d->statistics->first[node->id] + c];
+}
+
+/* shift[o] = sum over inputs i and the window of Q(W) E[Q(x)] - W E[x]. A transposed convolution's inputs meet only a part of the window at each place, one
+   in stride[0] * stride[1]. */
+static void find_shift(const bnd_node *layer, const float *quantized, const double *mean, const double *drift, double *shift) {
+  const bnd_module *module = layer->module;
+  const bnd_weight_view v = bnd_weight_view_of(layer);
+  const double share = v.transposed ? 1.0 / (double)(module->stride[0] * module->stride[1]) : 1.0;
+  for (size_t r = 0; r < v.rows; r++)
+    for (size_t c = 0; c < v.columns; c++) {
+      const float *w = bnd_f32(&module->weight) + (r * v.columns + c) * v.window, *q = quantized + (r * v.columns + c) * v.window;
+      const size_t input = bnd_weight_input(&v, r, c), output = bnd_weight_output(&v, r, c);
+      double exact = 0, rounded = 0;
+      for (size_t k = 0; k < v.window; k++) {
+        exact += (double)w[k];
+        rounded += (double)q[k];
+      }
+      shift[output] += (rounded * (mean[input] + drift[input]) - exact * mean[input]) * share;
     }
 }
 
-static bnd_status correct_analytic(bnd_node *node, const double *mean, double *largest, bnd_error *error) {
+static bnd_status correct_analytic(bnd_node *node, const double *mean, const double *drift, double *largest, bnd_error *error) {
   bnd_module *module = node->module;
   const size_t count = module->bias.count;
   bnd_tensor weight, bias;
@@ -69,7 +119,7 @@ static bnd_status correct_analytic(bnd_node *node, const double *mean, double *l
   bnd_status status = shift && values ? bnd_module_quantized_weights(module, is_transposed(node), &weight, &bias, error)
                                       : bnd_fail_memory(error, "a bias correction");
   if (status == BND_OK) {
-    add_shift(module, is_transposed(node), bnd_f32(&weight), mean, shift);
+    find_shift(node, bnd_f32(&weight), mean, drift, shift);
     for (size_t i = 0; i < count; i++) {
       values[i] = (float)((double)bnd_f32(&module->bias)[i] - shift[i]);
       *largest = fabs(shift[i]) > *largest ? fabs(shift[i]) : *largest;
@@ -83,18 +133,39 @@ static bnd_status correct_analytic(bnd_node *node, const double *mean, double *l
   return status;
 }
 
+static bnd_status correct_all(bnd_refinement *work, drifts *d, int *layers, double *largest, bnd_error *error) {
+  for (bnd_node *node = bnd_graph_first(work->graph); node; node = node->next) {
+    const bnd_node *input = is_correctable(node) ? bnd_arg_node(node, 0) : NULL;
+    follow(d, node);
+    if (!input || d->statistics->first[input->id] < 0 || d->channels->first[input->id] < 0) continue;
+    BND_TRY(correct_analytic(node, d->statistics->mean + d->statistics->first[input->id], d->drift + d->channels->first[input->id], largest, error));
+    *layers += 1;
+  }
+  return BND_OK;
+}
+
+/* Statistics are those of quantizers as they would be exported. */
+static bnd_status gather(const bnd_refinement *work, bnd_channel_statistics *statistics, bnd_error *error) {
+  bnd_graph *copy;
+  BND_TRY(bnd_graph_copy(work->graph, &copy, error));
+  bnd_status status = bnd_adjust_to_fixed_point(copy, work->target, NULL, error);
+  if (status == BND_OK) status = bnd_channel_statistics_gather(copy, work->images, STATISTICS_IMAGES, work->backend, work->context, statistics, error);
+  bnd_graph_destroy(copy);
+  return status;
+}
+
 bnd_status bnd_refine_bias_analytic(bnd_refinement *work, bnd_string *report, bnd_error *error) {
-  bnd_channel_statistics statistics;
-  BND_TRY(bnd_channel_statistics_gather(work->graph, work->images, STATISTICS_IMAGES, work->backend, work->context, &statistics, error));
-  bnd_status status = BND_OK;
+  bnd_channel_statistics statistics = {0};
+  bnd_channels channels = {0};
+  drifts d = {.channels = &channels, .statistics = &statistics};
   double largest = 0;
   int layers = 0;
-  for (bnd_node *node = bnd_graph_first(work->graph); node && status == BND_OK; node = node->next) {
-    const bnd_node *input = is_correctable(node) && node->module->weight_quantizer ? bnd_arg_node(node, 0) : NULL;
-    if (!input || !bnd_is_fake_quantize(input) || statistics.first[input->id] < 0) continue;
-    status = correct_analytic(node, statistics.mean + statistics.first[input->id], &largest, error);
-    layers++;
-  }
+  bnd_status status = gather(work, &statistics, error);
+  if (status == BND_OK) status = bnd_channels_find(work->graph, &channels, error);
+  if (status == BND_OK && !(d.drift = bnd_calloc((size_t)channels.slots, sizeof *d.drift))) status = bnd_fail_memory(error, "a bias correction");
+  if (status == BND_OK) status = correct_all(work, &d, &layers, &largest, error);
+  free(d.drift);
+  bnd_channels_free(&channels);
   bnd_channel_statistics_free(&statistics);
   bnd_string_format(report, "analytic bias correction: %d layers, largest shift of a mean %.4g\n", layers, largest);
   return status;
@@ -247,8 +318,8 @@ bnd_status bnd_refine_bias_empirical(bnd_refinement *work, const bnd_bias_option
   layer *layers;
   size_t count;
   BND_TRY(find_layers(work->graph, &layers, &count, error));
-  const int deepest_layer = count ? layers[count - 1].depth : 0, most = chosen.rounds > 0 ? chosen.rounds : DEFAULT_ROUNDS;
-  const int depths = (deepest_layer + most - 1) / most; /* in a round */
+  const int deepest_layer = count ? layers[count - 1].depth : 0, most = chosen.rounds > 0 ? chosen.rounds : deepest_layer;
+  const int depths = most > 0 ? (deepest_layer + most - 1) / most : 1; /* in a round */
   bnd_status status = BND_OK;
   double largest = 0;
   int rounds = 0;

@@ -8,6 +8,7 @@ typedef struct bnd_channel_statistics {
   int *first;     /* by node id of the fake quantizer: index of its channel 0 in the arrays below; -1 = none (not an activation [1,C,...]) */
   int ids, channels;
   double *mean, *square;    /* [channels] of x and of x^2 over all images and places */
+  double *shift;            /* [channels] mean of Q(x) - x under the position in force: what rounding and clipping here add to the mean */
   float *minimum, *maximum; /* [channels] */
 } bnd_channel_statistics;
 

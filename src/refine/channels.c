@@ -18,6 +18,12 @@ bnd_weight_view bnd_weight_view_of(const bnd_node *layer) {
   };
 }
 
+double bnd_number_of(const bnd_node *node) {
+  while (node && bnd_is_fake_quantize(node)) node = bnd_arg_node(node, 0);
+  const bnd_attribute *a = node && node->kind == BND_GET_ATTR ? bnd_graph_attribute(node->graph, node->target) : NULL;
+  return a && a->tensor.dtype == BND_F32 && a->tensor.count == 1 ? (double)bnd_f32(&a->tensor)[0] : 1;
+}
+
 static int root(int *parent, int slot) {
   while (parent[slot] != slot) slot = parent[slot] = parent[parent[slot]];
   return slot;

@@ -23,6 +23,9 @@ static inline int bnd_channel_class(const bnd_channels *channels, const bnd_node
   return node && channels->first[node->id] >= 0 ? channels->class_of[channels->first[node->id] + (int)c] : -1;
 }
 
+/* The number a product multiplies with: a constant of one value, perhaps quantized; 1 for anything else. */
+double bnd_number_of(const bnd_node *node);
+
 /* A convolution's weight seen as [rows][columns][window]; for a row and a column the channel of its input and of its output. */
 typedef struct bnd_weight_view {
   bool transposed;

@@ -87,12 +87,6 @@ static double clipping(const bnd_quantizer *q) {
   return ldexp(1.0, shift < -4 ? 4 : shift > 4 ? -4 : -shift);
 }
 
-static double number_behind(const bnd_node *node) {
-  while (node && bnd_is_fake_quantize(node)) node = bnd_arg_node(node, 0);
-  const bnd_attribute *a = node && node->kind == BND_GET_ATTR ? bnd_graph_attribute(node->graph, node->target) : NULL;
-  return a && a->tensor.dtype == BND_F32 && a->tensor.count == 1 ? (double)bnd_f32(&a->tensor)[0] : 1;
-}
-
 static void pass_back(equalizer *e, const bnd_node *from, int offset, const bnd_node *to, double factor) {
   if (!to || e->channels.first[to->id] < 0) return;
   for (int64_t c = 0; c < to->shape[0].size[1]; c++)
@@ -130,8 +124,8 @@ static void find_sensitivities(equalizer *e) {
     } else {
       const bool product = bnd_functional_id(node) == BND_OP_MUL, sum = bnd_functional_id(node) == BND_OP_ADD;
       const bnd_node *a = bnd_arg_node(node, 0), *b = product || sum ? bnd_arg_node(node, 1) : NULL;
-      if (a && bnd_shape_equal(&a->shape[0], &node->shape[0])) pass_back(e, node, 0, a, product ? number_behind(b) * number_behind(b) : 1);
-      if (b && bnd_shape_equal(&b->shape[0], &node->shape[0])) pass_back(e, node, 0, b, product ? number_behind(a) * number_behind(a) : 1);
+      if (a && bnd_shape_equal(&a->shape[0], &node->shape[0])) pass_back(e, node, 0, a, product ? bnd_number_of(b) * bnd_number_of(b) : 1);
+      if (b && bnd_shape_equal(&b->shape[0], &node->shape[0])) pass_back(e, node, 0, b, product ? bnd_number_of(a) * bnd_number_of(a) : 1);
     }
   }
 }
