@@ -169,7 +169,7 @@ static bnd_status train_step(distillation *d, int step) {
   BND_TRY(bnd_network_backward(d->network, stop, (void *)d->work->context, d->error));
   if (!isfinite(bnd_gradient_norm(d->trainable.optimizer, d->threads)))
     return bnd_fail(d->error, BND_ERROR_MODEL, "distillation: step %d: the gradients are not finite", step + 1);
-  const double rate = d->options.learning_rate * 0.5 * (1 + cos(3.14159265358979323846 * step / d->options.steps));
+  const double rate = d->options.learning_rate * bnd_cosine_share(step, d->options.steps);
   bnd_optimizer_step(d->trainable.optimizer, rate, 1, d->threads);
   return BND_OK;
 }
@@ -180,6 +180,7 @@ static bnd_status train(distillation *d, double *before, double *after) {
   *before = 0;
   if (judged) BND_TRY(judge(d, before));
   *after = *before;
+  bnd_log(d->work->context, BND_LOG_DEBUG, "distillation: loss %.5f", *before);
   for (int done = 0; done < steps;) {
     for (const int until = done + part < steps ? done + part : steps; done < until; done++) {
       BND_TRY(train_step(d, done));

@@ -9,7 +9,7 @@
 #include "refine/reconstruct_samples.h"
 #include "refine/trainable.h"
 
-enum { CHECKS = 6, PATIENCE = 3, JUDGES = 16, RANDOM_PURPOSE = 0x5ec0 };
+enum { CHECKS = 6, PATIENCE = 3, JUDGES = 16, MOST_BATCH = 64, RANDOM_PURPOSE = 0x5ec0 };
 
 typedef struct reconstruction {
   bnd_refinement *work;
@@ -82,7 +82,7 @@ static bnd_status run(reconstruction *r, const bnd_samples *samples, const size_
 
 /* Over the images that judge; the last batch may see some of them twice. */
 static bnd_status judge(reconstruction *r, double *loss) {
-  size_t images[64];
+  size_t images[MOST_BATCH];
   const size_t count = r->judges.count;
   double sum = 0;
   size_t batches = 0;
@@ -123,12 +123,11 @@ static void draw(const reconstruction *r, int step, size_t *images) {
 }
 
 static double rate_at(const reconstruction *r, int step) {
-  /* cosine by its Taylor series would do; double cos is rounded alike wherever it matters here: the product goes to float */
-  return r->options.learning_rate * 0.5 * (1 + cos(3.14159265358979323846 * step / r->steps));
+  return r->options.learning_rate * bnd_cosine_share(step, r->steps);
 }
 
 static bnd_status train_step(reconstruction *r, int step) {
-  size_t images[64];
+  size_t images[MOST_BATCH];
   double loss;
   draw(r, step, images);
   BND_TRY(run(r, &r->samples, images, true, &loss));
@@ -201,20 +200,37 @@ static bnd_status make_room(reconstruction *r) {
   return BND_OK;
 }
 
+/* The images of a source from one on. */
+typedef struct tail {
+  const bnd_image_source *source;
+  size_t first;
+} tail;
+
+static bnd_status load_tail(void *user, size_t index, float *input, bnd_error *error) {
+  const tail *t = user;
+  return t->source->load(t->source->user, t->first + index, input, error);
+}
+
+/* At least one. */
+static size_t at_most(size_t count, size_t limit) {
+  return count < 1 ? 1 : count < limit ? count : limit;
+}
+
 /* Images and batch so that everything fits into the memory allowed. */
 static bnd_status collect(reconstruction *r) {
   const bnd_refinement *work = r->work;
-  const size_t own = training_bytes(r->graph), each = bnd_samples_bytes(r->block) + 1, half = r->options.memory / 2;
-  r->batch = r->options.batch < 64 ? r->options.batch : 64;
-  while (r->batch > 1 && own * (size_t)r->batch > half) r->batch /= 2;
+  const size_t step = training_bytes(r->graph), each = bnd_samples_bytes(r->block) + 1, half = r->options.memory / 2;
+  r->batch = r->options.batch < MOST_BATCH ? r->options.batch : MOST_BATCH;
+  while (r->batch > 1 && step * (size_t)r->batch > half) r->batch /= 2;
   size_t train = half / each * 7 / 8, judges = half / each / 8;
-  if (judges > JUDGES) judges = JUDGES;
-  if (judges < 1) judges = 1;
-  if (judges > work->held_out->count) judges = work->held_out->count;
-  if (train > work->images->count) train = work->images->count;
-  if (train < 1) train = 1;
+  const size_t count = work->images->count, held_out = work->held_out ? work->held_out->count : 0;
+  tail last = {work->images, count - (count + 7) / 8};
+  const bnd_image_source own = {.user = &last, .count = count - last.first, .input_size = work->images->input_size, .load = load_tail};
+  const bnd_image_source *judging = held_out ? work->held_out : &own;
+  judges = at_most(judges, at_most(judging->count, JUDGES));
+  train = at_most(train, held_out || count < 2 ? count : last.first);
   BND_TRY(bnd_samples_collect(work, r->block, work->images, train, &r->samples, r->error));
-  return bnd_samples_collect(work, r->block, work->held_out, judges, &r->judges, r->error);
+  return bnd_samples_collect(work, r->block, judging, judges, &r->judges, r->error);
 }
 
 static void describe(reconstruction *r, double before, double after, int done) {
@@ -261,6 +277,7 @@ static void release(reconstruction *r) {
 bnd_status bnd_refine_reconstruct(bnd_refinement *work, const bnd_reconstruct_options *options, bnd_string *report, bnd_error *error) {
   reconstruction r = {.work = work, .options = with_defaults(options), .error = error, .report = report};
   bnd_block_list blocks;
+  if (work->images->count == 0) return bnd_fail(error, BND_ERROR_ARGUMENT, "reconstruction needs images");
   BND_TRY(bnd_blocks_find(work->graph, r.options.most_convolutions, &blocks, error));
   r.count = blocks.count;
   bnd_status status = BND_OK;

@@ -27,7 +27,7 @@ typedef struct bnd_reconstruct_options {
 } bnd_reconstruct_options;
 
 /* options NULL = all defaults. Each block keeps the best of what it was and what training made of it, judged on images it was not trained on: the first
-   ones of work->held_out, or every eighth of work->images where there are none. */
+   ones of work->held_out, or the last eighth of work->images where there are none. */
 bnd_status bnd_refine_reconstruct(bnd_refinement *work, const bnd_reconstruct_options *options, bnd_string *report, bnd_error *error);
 
 #endif

@@ -23,6 +23,9 @@ void bnd_trainable_destroy(bnd_trainable *trainable);
 void bnd_trainable_keep(bnd_trainable *trainable);
 void bnd_trainable_restore(bnd_trainable *trainable); /* what was kept; thresholds put in force */
 
+/* The share of a learning rate at step `step` of `steps`: a cosine from 1 to 0, by arithmetic that is the same on every machine. */
+double bnd_cosine_share(int step, int steps);
+
 /* Makes weights, biases and positions of `to` those of `from`, a copy of it or of a part of it. Tensors are shared. */
 void bnd_trainable_hand_back(const bnd_graph *from, bnd_graph *to);
 
