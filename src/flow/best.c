@@ -14,9 +14,11 @@
 #include "refine/bias_correction.h"
 #include "refine/distill.h"
 #include "refine/equalize.h"
+#include "refine/exponent_search.h"
 #include "refine/fold_constants.h"
 #include "refine/guard.h"
 #include "refine/reconstruct.h"
+#include "refine/sensitivity.h"
 #include "refine/steps.h"
 
 enum { DEFAULT_IMAGES = 100, HELD_OUT_IMAGES = 32 };
@@ -35,6 +37,7 @@ static const bnd_step_name NAMES[] = {
     {"exponents", "exponents by the error they cause behind the next layer", true},
     {"bias-analytic", "biases take back what rounding the weights adds to the mean", true},
     {"bias", "biases take back whatever moved the mean, measured layer after layer", true},
+    {"search", "the exponents that matter most tried one by one on the whole network", true},
     {"reconstruct", "weights and biases of one block after the other trained to compute what the float block computes", true},
     {"distill", "the whole network trained without labels until it answers as the float one does", false},
 };
@@ -46,7 +49,7 @@ typedef struct progress {
   bool out_of_time;
 } progress;
 
-static const char STATE[] = ".binade-best.pth", BLOCKS[] = ".binade-best-blocks.pth";
+static const char STATE[] = ".binade-best.pth", TWIN[] = ".binade-best-twin.pth", BLOCKS[] = ".binade-best-blocks.pth";
 
 static double minutes_left(const progress *p) {
   const double budget = p->run->options->budget_minutes;
@@ -83,7 +86,7 @@ static bnd_status distill(bnd_refinement *work, bnd_string *report, bnd_error *e
   return bnd_refine_distill(work, &(bnd_distill_options){.class_output = raw ? 2 : 0, .box_output = raw ? 3 : 0}, report, error);
 }
 
-static bnd_refine_step *const STEPS[] = {NULL, NULL, bnd_refine_equalize, bnd_refine_exponents, bnd_refine_bias_analytic, empirical_bias, reconstruct, distill};
+static bnd_refine_step *const STEPS[] = {NULL, NULL, bnd_refine_equalize, bnd_refine_exponents, bnd_refine_bias_analytic, empirical_bias, bnd_refine_exponent_search, reconstruct, distill};
 enum { STEP_COUNT = sizeof NAMES / sizeof *NAMES };
 _Static_assert((size_t)STEP_COUNT == sizeof STEPS / sizeof *STEPS && (size_t)STEP_COUNT <= (size_t)BND_MAX_STEPS, "a function for each name, a place for each result");
 
@@ -315,6 +318,34 @@ static void note_lines(bnd_quantize_run *r, const char *name, const bnd_string *
   }
 }
 
+/* Equalization changes what single layers compute, not what the network computes: from then on the float twin of each layer is the equalized one. */
+static bnd_status renew_teacher(bnd_quantize_run *r, bnd_refinement *work) {
+  bnd_graph *teacher;
+  BND_TRY(bnd_graph_copy(work->graph, &teacher, r->error));
+  bnd_graph_destroy((bnd_graph *)work->teacher);
+  work->teacher = teacher;
+  return bnd_best_save(r, TWIN, teacher, &(bnd_best_state){0});
+}
+
+static bool step_was_kept(const bnd_quantize_run *r, bnd_refine_step *step) {
+  for (int i = 0; i < r->result->step_count; i++)
+    for (size_t k = 0; k < STEP_COUNT; k++)
+      if (STEPS[k] == step && strcmp(r->result->steps[i].name, NAMES[k].name) == 0) return r->result->steps[i].kept;
+  return false;
+}
+
+/* Where an earlier run of the same command stopped. */
+static bnd_status go_on(bnd_quantize_run *r, bnd_refinement *work, progress *p, bool *found) {
+  bnd_quantize_result result;
+  bnd_best_state state;
+  bool twin = true;
+  BND_TRY(bnd_best_load(r, STATE, work->graph, &p->state, found));
+  result = *r->result;
+  if (*found && step_was_kept(r, bnd_refine_equalize)) BND_TRY(bnd_best_load(r, TWIN, (bnd_graph *)work->teacher, &state, &twin));
+  *r->result = result;
+  return twin ? BND_OK : bnd_fail(r->error, BND_ERROR_FORMAT, "%s/%s: is missing or damaged, so the run cannot go on; --restart begins anew", r->options->output, TWIN);
+}
+
 static bnd_status run_step(bnd_quantize_run *r, bnd_refinement *work, size_t step, double *distance) {
   const bnd_guarded_step guarded = {.name = NAMES[step].name, .run = STEPS[step]};
   bnd_step_outcome outcome;
@@ -324,6 +355,7 @@ static bnd_status run_step(bnd_quantize_run *r, bnd_refinement *work, size_t ste
   bnd_string_free(&report);
   if (status != BND_OK) return status;
   keep_outcome(r, &outcome);
+  if (outcome.kept && STEPS[step] == bnd_refine_equalize) BND_TRY(renew_teacher(r, work));
   if (r->options->evaluate_steps && outcome.kept && !bnd_run_has_stage(r, outcome.name))
     BND_TRY(bnd_run_measure(r, outcome.name, work->graph, BND_EXEC_FAKE_QUANTIZE));
   bnd_run_note(r, outcome.kept ? BND_LOG_DEBUG : BND_LOG_INFO, "%s: distance %.5f -> %.5f in %.1f s; %s", outcome.name, outcome.before, outcome.after,
@@ -331,10 +363,25 @@ static bnd_status run_step(bnd_quantize_run *r, bnd_refinement *work, size_t ste
   return BND_OK;
 }
 
+/* What each tensor's quantization costs, of the finished network. */
+static bnd_status write_sensitivity(bnd_quantize_run *r, const bnd_refinement *work) {
+  bnd_sensitivity table;
+  bnd_string text = {0}, json = {0};
+  BND_TRY(bnd_sensitivity_measure(work, NULL, &table, r->error));
+  bnd_sensitivity_print(&table, 0, &text);
+  bnd_sensitivity_json(&table, &json);
+  bnd_status status = bnd_run_write_text(r, "sensitivity.txt", &text);
+  if (status == BND_OK) status = bnd_run_write_text(r, "sensitivity.json", &json);
+  bnd_string_free(&text);
+  bnd_string_free(&json);
+  bnd_sensitivity_free(&table);
+  return status;
+}
+
 static bnd_status run_steps(bnd_quantize_run *r, bnd_refinement *work, progress *p) {
   bool found;
   char path[4096];
-  BND_TRY(bnd_best_load(r, STATE, work->graph, &p->state, &found));
+  BND_TRY(go_on(r, work, p, &found));
   if (!found) {
     BND_TRY(bnd_guard_measure(work, work->graph, &p->state.distance, r->error));
     bnd_run_note(r, BND_LOG_DEBUG, "calibrated: distance %.5f", p->state.distance);
@@ -424,8 +471,9 @@ static bnd_status refine(bnd_quantize_run *r, bnd_graph **graph) {
   work.reference = reference;
   if (status == BND_OK) status = run_steps(r, &work, &p);
   if (status == BND_OK) status = align(r, &work);
+  if (status == BND_OK && r->options->sensitivity) status = write_sensitivity(r, &work);
   bnd_reference_destroy(reference);
-  bnd_graph_destroy(teacher);
+  bnd_graph_destroy((bnd_graph *)work.teacher);
   *graph = work.graph;
   return status;
 }
