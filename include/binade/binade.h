@@ -195,6 +195,7 @@ typedef struct bnd_stage_result {
   uint64_t images;
   double seconds;         /* of the whole stage */
   double peak_rss_mib;
+  double kept_low, kept_high; /* recipe best, "aligned": 95 % interval of its mAP@0.50:0.95 over the first row's (paired bootstrap); both 0 = not computed */
 } bnd_stage_result;
 
 /* One step of the recipe best. */
@@ -215,7 +216,6 @@ typedef struct bnd_quantize_result {
   char calibration_split[64];  /* where both are from */
   bnd_step_result steps[BND_MAX_STEPS]; /* best */
   int step_count;
-  double kept, kept_low, kept_high; /* mAP@0.50:0.95 of the last row over the first; with its 95 % interval (best); 0 = not evaluated */
 } bnd_quantize_result;
 
 /* The names of the recipe best's steps, in the order they run: *count of them. Static. */

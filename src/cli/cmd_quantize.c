@@ -50,6 +50,32 @@ static const char *stage_title(const char *name, bool trained) {
   return name;
 }
 
+static void print_steps(const bnd_quantize_result *result) {
+  if (result->step_count == 0) return;
+  cli_table *table = cli_table_create("lrrrl");
+  const char *const headers[] = {"step", "distance before", "after", "seconds", " "};
+  for (size_t i = 0; i < 5; i++) cli_table_cell(table, "%s", headers[i]);
+  for (int i = 0; i < result->step_count; i++) {
+    const bnd_step_result *step = &result->steps[i];
+    cli_table_cell(table, "%s", step->name);
+    cli_table_cell(table, "%.5f", step->before);
+    cli_table_cell(table, "%.5f", step->after);
+    cli_table_cell(table, "%.1f", step->seconds);
+    cli_table_cell(table, "%s", step->kept ? "kept" : "taken back");
+  }
+  printf("\n");
+  cli_table_print(table, stdout);
+}
+
+/* mAP@0.50:0.95 of the last row over the first. */
+static void print_share(const bnd_quantize_result *result) {
+  const bnd_stage_result *first = &result->stages[0], *last = &result->stages[result->stage_count - 1];
+  if (result->step_count == 0 || !first->evaluated || !last->evaluated || !(first->map50_95 > 0)) return;
+  printf("\nmAP@0.50:0.95 kept: %.1f %%", 100 * last->map50_95 / first->map50_95);
+  if (last->kept_high > 0) printf(" (95 %% interval %.1f to %.1f)", 100 * last->kept_low, 100 * last->kept_high);
+  printf("\n");
+}
+
 static void print_table(const bnd_quantize_options *options, const bnd_quantize_result *result) {
   cli_table *table = cli_table_create("lrrrrrr");
   const char *const headers[] = {"stage", "mAP@0.50", "mAP@0.50:0.95", "change", "images", "seconds", "MiB"};
@@ -70,6 +96,8 @@ static void print_table(const bnd_quantize_options *options, const bnd_quantize_
     cli_table_cell(table, "%.0f", stage->peak_rss_mib);
   }
   cli_table_print(table, stdout);
+  print_steps(result);
+  print_share(result);
   printf("\n%llu images for calibration; ", (unsigned long long)result->calibration_images);
   if (result->violations == 0) printf("every constraint of the target holds\n");
   else printf("%d constraint%s of the target still broken (see %s/run.log)\n", result->violations, result->violations == 1 ? "" : "s", options->output);

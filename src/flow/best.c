@@ -130,6 +130,8 @@ bnd_status bnd_best_check_options(const bnd_quantize_options *o, bnd_error *erro
   if (!best) return BND_OK;
   if (o->scope && !full && !automatic)
     return bnd_fail(error, BND_ERROR_ARGUMENT, "the recipe best has the scopes auto and full, not \"%s\"; --recipe quark has others", o->scope);
+  if (o->qat && (o->qat_split || o->qat_images || o->qat_share > 0 || o->qat_epochs || o->qat_learning_rate > 0 || o->qat_thresholds))
+    return bnd_fail(error, BND_ERROR_ARGUMENT, "the recipe best trains on its calibration images without labels; the options of QAT belong to --recipe quark");
   BND_TRY(check_names(o->steps, o->step_count, error));
   return check_names(o->without, o->without_count, error);
 }
@@ -491,6 +493,7 @@ bnd_status bnd_best_stages(bnd_quantize_run *r) {
   if (status == BND_OK) status = bnd_run_finish_graph(r, graph);
   if (status == BND_OK) status = bnd_run_write_files(r, graph);
   if (status == BND_OK && !aligned_done) status = bnd_run_measure(r, "aligned", graph, BND_EXEC_FAKE_QUANTIZE);
+  if (status == BND_OK && !aligned_done) status = bnd_run_measure_interval(r);
   bnd_graph_destroy(graph);
   return status;
 }

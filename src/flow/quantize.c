@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include "base/file.h"
+#include "eval/bootstrap.h"
 #include "export/onnx_export.h"
 #include "flow/config_json.h"
 #include "flow/evaluation.h"
@@ -212,7 +213,9 @@ bnd_status bnd_run_measure(bnd_quantize_run *r, const char *name, const bnd_grap
     bnd_executor *executor;
     BND_TRY(bnd_executor_create(graph, &options, &executor, r->error));
     bnd_evaluation evaluation;
-    const bnd_status status = bnd_evaluate_executor(executor, &r->dataset, title, r->context, &evaluation, r->error);
+    bnd_sg_record ***records = strcmp(name, "fp32") == 0 ? &r->float_records : strcmp(name, "aligned") == 0 ? &r->final_records : NULL;
+    if (records) *records = bnd_calloc(r->dataset.count, sizeof **records); /* without them there is no interval */
+    const bnd_status status = bnd_evaluate_with_records(executor, &r->dataset, title, r->context, &evaluation, records ? *records : NULL, r->error);
     bnd_executor_destroy(executor);
     if (status != BND_OK) return status;
     stage.evaluated = true;
@@ -226,6 +229,39 @@ bnd_status bnd_run_measure(bnd_quantize_run *r, const char *name, const bnd_grap
   stage.peak_rss_mib = peak_rss_mib();
   if (stage.evaluated) bnd_run_note(r, BND_LOG_DEBUG, "%s: mAP@0.50 %.4f, mAP@0.50:0.95 %.4f", name, stage.map50, stage.map50_95);
   return bnd_run_state_add_stage(&r->state, &stage, r->error);
+}
+
+/* --- how sure the share is --- */
+
+static bnd_status evaluate_float_again(bnd_quantize_run *r) {
+  const bnd_exec_options options = {.mode = BND_EXEC_FLOAT, .backend = bnd_run_backend(r), .threads = 1, .output_limit = 2};
+  bnd_graph *graph;
+  bnd_executor *executor = NULL;
+  bnd_evaluation evaluation = {0};
+  BND_TRY(bnd_run_network(r, BND_YOLO_NAS_TRAIN, false, false, &graph));
+  bnd_status status = bnd_executor_create(graph, &options, &executor, r->error);
+  r->float_records = bnd_calloc(r->dataset.count, sizeof *r->float_records);
+  if (status == BND_OK && !r->float_records) status = bnd_fail_memory(r->error, "results");
+  if (status == BND_OK) status = bnd_evaluate_with_records(executor, &r->dataset, "evaluation of fp32", r->context, &evaluation, r->float_records, r->error);
+  bnd_evaluation_free(&evaluation);
+  bnd_executor_destroy(executor);
+  bnd_graph_destroy(graph);
+  return status;
+}
+
+bnd_status bnd_run_measure_interval(bnd_quantize_run *r) {
+  enum { RESAMPLES = 1000 };
+  bnd_stage_result *last = r->state.stage_count ? &r->state.stages[r->state.stage_count - 1] : NULL;
+  if (!r->final_records || !last) return BND_OK;
+  if (!r->float_records) BND_TRY(evaluate_float_again(r));
+  BND_TRY(bnd_sg_bootstrap_ratio((const bnd_sg_record *const *)r->float_records, (const bnd_sg_record *const *)r->final_records, r->dataset.count,
+                                 (size_t)bnd_model_class_count(r->model), RESAMPLES, r->context ? r->context->seed : 0, &last->kept_low, &last->kept_high, r->error));
+  return bnd_run_state_write(&r->state, r->error);
+}
+
+static void free_records(bnd_sg_record **records, size_t count) {
+  for (size_t i = 0; records && i < count; i++) bnd_sg_record_free(records[i]);
+  free(records);
 }
 
 bool bnd_run_has_stage(bnd_quantize_run *r, const char *name) {
@@ -412,6 +448,8 @@ bnd_status bnd_quantize(const bnd_quantize_options *options, const bnd_context *
   if (status == BND_OK) status = float_stage(&r, "folded", BND_YOLO_NAS_FOLDED, "fp32_folded.onnx");
   if (status == BND_OK) status = bnd_recipe_is_best(options) ? bnd_best_stages(&r) : quantized_stages(&r);
   if (status == BND_OK) status = finish(&r);
+  free_records(r.float_records, r.dataset.count);
+  free_records(r.final_records, r.dataset.count);
   bnd_run_state_close(&r.state);
   bnd_qat_close(&r.qat);
   bnd_quantization_config_free(&r.config);

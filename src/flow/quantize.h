@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "calib/calibrate.h"
+#include "eval/sg_metrics.h"
 #include "flow/dataset.h"
 #include "flow/qat.h"
 #include "flow/reports.h"
@@ -30,6 +31,7 @@ typedef struct bnd_quantize_run {
   bnd_string class_names; /* as JSON, for the ONNX files; empty = unknown */
   char source_sha256[65];
   size_t calibration_images, batch;
+  bnd_sg_record **float_records, **final_records; /* [dataset.count] of the rows fp32 and aligned, when evaluated in this process; NULL otherwise */
   struct timespec stage_begin;
   bool bad_axis; /* an axis of the configuration does not exist */
 } bnd_quantize_run;
@@ -59,6 +61,9 @@ bnd_status bnd_run_configure(bnd_quantize_run *r, bnd_graph *graph);
 bool bnd_run_has_stage(bnd_quantize_run *r, const char *name);
 /* Evaluates one network and records the row. */
 bnd_status bnd_run_measure(bnd_quantize_run *r, const char *name, const bnd_graph *graph, bnd_exec_mode mode);
+/* How sure the last row's share of the first one's mAP is (needs both rows' records; the float network is evaluated again when its row is an earlier
+   run's). */
+bnd_status bnd_run_measure_interval(bnd_quantize_run *r);
 /* The hardware's operators in place, rules verified; frozen.txt. */
 bnd_status bnd_run_finish_graph(bnd_quantize_run *r, bnd_graph *graph);
 /* Files of a finished graph: two ONNX files, quantization.json, config.json. */
