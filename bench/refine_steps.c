@@ -17,6 +17,7 @@
 #include "refine/bias_correction.h"
 #include "refine/equalize.h"
 #include "refine/exponent_search.h"
+#include "refine/fit.h"
 #include "refine/guard.h"
 #include "refine/sensitivity.h"
 #include "refine/steps.h"
@@ -110,6 +111,7 @@ static void step(bnd_refinement *work, const char *name) {
   else if (strcmp(name, "equalize2") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){.powers_of_two = true}, &report, error));
   else if (strcmp(name, "equalize4") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){.largest = 4}, &report, error));
   else if (strcmp(name, "equalize100") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){.largest = 100, .iterations = 600}, &report, error));
+  else if (strcmp(name, "fit") == 0) must(bnd_refine_fit(work, &report, error));
   else if (strcmp(name, "analytic") == 0) must(bnd_refine_bias_analytic(work, &report, error));
   else if (strcmp(name, "empirical") == 0) must(bnd_refine_bias_empirical(work, NULL, &report, error));
   else if (strcmp(name, "search") == 0) must(bnd_refine_exponent_search(work, &report, error));
@@ -126,7 +128,7 @@ static void step(bnd_refinement *work, const char *name) {
     fprintf(stderr, "bench_refine_steps: no step is called %s\n", name);
     exit(1);
   }
-  if (strncmp(name, "equalize", 8) == 0) must(bnd_graph_copy(work->graph, (bnd_graph **)&work->teacher, error));
+  if (strncmp(name, "equalize", 8) == 0 || strcmp(name, "fit") == 0) must(bnd_graph_copy(work->graph, (bnd_graph **)&work->teacher, error));
   printf("--- %s: %.1f s\n%s", name, seconds() - begin, report.text ? report.text : "");
   bnd_string_free(&report);
 }

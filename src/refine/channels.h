@@ -23,6 +23,12 @@ static inline int bnd_channel_class(const bnd_channels *channels, const bnd_node
   return node && channels->first[node->id] >= 0 ? channels->class_of[channels->first[node->id] + (int)c] : -1;
 }
 
+/* The same, -1 also for a class that may not be scaled. */
+static inline int bnd_free_class(const bnd_channels *channels, const bnd_node *node, int64_t c) {
+  const int class = bnd_channel_class(channels, node, c);
+  return class >= 0 && channels->free[class] ? class : -1;
+}
+
 /* The number a product multiplies with: a constant of one value, perhaps quantized; 1 for anything else. */
 double bnd_number_of(const bnd_node *node);
 

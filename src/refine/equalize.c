@@ -17,8 +17,7 @@
 #include <stdlib.h>
 
 #include "kernels/math.h"
-#include "refine/channel_statistics.h"
-#include "refine/channels.h"
+#include "refine/noise.h"
 
 enum { DEFAULT_IMAGES = 32, DEFAULT_ITERATIONS = 300 };
 
@@ -58,26 +57,6 @@ typedef struct equalizer {
 
 /* --- the model --- */
 
-static const bnd_node *first_quantizer_behind(const bnd_node *node) {
-  for (int step = 0; step < 3 && node->user_count >= 1; step++) {
-    node = node->users[0];
-    if (bnd_is_fake_quantize(node)) return node;
-  }
-  return NULL;
-}
-
-/* Variance of a layer's outputs, summed over channels. 0 = unknown. */
-static double output_variance(const equalizer *e, const bnd_node *layer) {
-  const bnd_node *q = first_quantizer_behind(layer);
-  if (!q || e->statistics.first[q->id] < 0 || q->shape[0].size[1] != layer->shape[0].size[1]) return 0;
-  double sum = 0;
-  for (int64_t c = 0; c < q->shape[0].size[1]; c++) {
-    const int at = e->statistics.first[q->id] + (int)c;
-    sum += e->statistics.square[at] - e->statistics.mean[at] * e->statistics.mean[at];
-  }
-  return sum > 0 ? sum : 0;
-}
-
 /* By how much more than by its extremes a quantizer's scale is smaller: a search for the least error may clip. */
 static double clipping(const bnd_quantizer *q) {
   int position, zero_point;
@@ -87,88 +66,16 @@ static double clipping(const bnd_quantizer *q) {
   return ldexp(1.0, shift < -4 ? 4 : shift > 4 ? -4 : -shift);
 }
 
-static void pass_back(equalizer *e, const bnd_node *from, int offset, const bnd_node *to, double factor) {
-  if (!to || e->channels.first[to->id] < 0) return;
-  for (int64_t c = 0; c < to->shape[0].size[1]; c++)
-    e->sensitivity[e->channels.first[to->id] + (int)c] += factor * e->sensitivity[e->channels.first[from->id] + offset + (int)c];
-}
-
-static void add_layer_sensitivity(equalizer *e, const bnd_node *layer) {
-  const bnd_node *input = bnd_arg_node(layer, 0);
-  const double variance = output_variance(e, layer);
-  if (variance == 0 || e->channels.first[input->id] < 0) return;
-  const bnd_weight_view v = bnd_weight_view_of(layer);
-  const float *w = bnd_f32(&layer->module->weight);
-  const double share = v.transposed ? 1.0 / (double)(layer->module->stride[0] * layer->module->stride[1]) : 1.0;
-  for (size_t r = 0; r < v.rows; r++)
-    for (size_t c = 0; c < v.columns; c++) {
-      double sum = 0;
-      for (size_t k = 0; k < v.window; k++) sum += (double)w[(r * v.columns + c) * v.window + k] * (double)w[(r * v.columns + c) * v.window + k];
-      e->sensitivity[e->channels.first[input->id] + (int)bnd_weight_input(&v, r, c)] += sum * share / variance;
-    }
-}
-
-/* From the last node to the first: what noise at each channel does to the layers behind it. */
-static void find_sensitivities(equalizer *e) {
-  for (const bnd_node *node = bnd_graph_last(e->graph); node; node = node->previous) {
-    if (e->channels.first[node->id] < 0) continue;
-    if (bnd_is_scalable_layer(node)) {
-      add_layer_sensitivity(e, node);
-    } else if (bnd_is_concat(node)) {
-      int offset = 0;
-      for (int i = 0; i < node->args[0].list.count; i++) {
-        const bnd_node *input = node->args[0].list.items[i].node;
-        pass_back(e, node, offset, input, 1);
-        offset += (int)input->shape[0].size[1];
-      }
-    } else {
-      const bool product = bnd_functional_id(node) == BND_OP_MUL, sum = bnd_functional_id(node) == BND_OP_ADD;
-      const bnd_node *a = bnd_arg_node(node, 0), *b = product || sum ? bnd_arg_node(node, 1) : NULL;
-      if (a && bnd_shape_equal(&a->shape[0], &node->shape[0])) pass_back(e, node, 0, a, product ? bnd_number_of(b) * bnd_number_of(b) : 1);
-      if (b && bnd_shape_equal(&b->shape[0], &node->shape[0])) pass_back(e, node, 0, b, product ? bnd_number_of(a) * bnd_number_of(a) : 1);
-    }
-  }
-}
-
-static int free_class(const equalizer *e, const bnd_node *node, int64_t c) {
-  const int class = bnd_channel_class(&e->channels, node, c);
-  return class >= 0 && e->channels.free[class] ? class : -1;
-}
-
-/* Quantizers at inputs and output of a concatenation or pool have one scale in the end: the term of the first in the graph serves all. */
-static void share_ranges(const equalizer *e, int *term_of) {
-  for (bool changed = true; changed;) {
-    changed = false;
-    for (const bnd_node *node = bnd_graph_first(e->graph); node; node = node->next) {
-      const bnd_node *input = bnd_is_fake_quantize(node) ? bnd_arg_node(node, 0) : NULL;
-      if (!input || (!bnd_is_concat(input) && !bnd_node_is(input, BND_OP_MAX_POOL2D))) continue;
-      bnd_node *inputs[64];
-      const int count = bnd_node_inputs(input, inputs, 64);
-      int lowest = term_of[node->id];
-      for (int i = 0; i < count && i < 64; i++)
-        if (term_of[inputs[i]->id] >= 0 && term_of[inputs[i]->id] < lowest) lowest = term_of[inputs[i]->id];
-      for (int i = -1; i < count && i < 64; i++) {
-        int *term = &term_of[i < 0 ? node->id : inputs[i]->id];
-        if (*term <= lowest) continue;
-        *term = lowest;
-        changed = true;
-      }
-    }
-  }
-}
-
 static bnd_status add_activation(equalizer *e, activation_term *term, const bnd_node *node, bnd_error *error) {
-  const bnd_node *source = bnd_arg_node(node, 0);
-  const bool exact = bnd_is_concat(source) || bnd_node_is(source, BND_OP_MAX_POOL2D); /* on the grid of its inputs already */
   const size_t channels = (size_t)node->shape[0].size[1];
   if (!BND_GROW(term->entries, term->capacity, term->count + channels)) return bnd_fail_memory(error, "equalization");
   for (size_t c = 0; c < channels; c++) {
     const int at = e->statistics.first[node->id] + (int)c;
     const float low = e->statistics.minimum[at], high = e->statistics.maximum[at];
     term->entries[term->count++] = (activation_entry){
-        .class = free_class(e, node, (int64_t)c),
+        .class = bnd_free_class(&e->channels, node, (int64_t)c),
         .amplitude = (float)((double)(-low > high ? -low : high) * clipping(node->module->quantizer)),
-        .sensitivity = exact ? 0 : e->sensitivity[e->channels.first[node->id] + (int)c],
+        .sensitivity = bnd_is_exact_quantizer(node) ? 0 : e->sensitivity[e->channels.first[node->id] + (int)c],
     };
   }
   return BND_OK;
@@ -183,7 +90,7 @@ static bnd_status add_activations(equalizer *e, bnd_error *error) {
     if (bnd_is_fake_quantize(node) && e->statistics.first[node->id] >= 0 && e->channels.first[node->id] >= 0) term_of[node->id] = (int)count++;
   bnd_status status = (e->activations = bnd_calloc(count, sizeof *e->activations)) ? BND_OK : bnd_fail_memory(error, "equalization");
   e->activation_count = e->activations ? count : 0;
-  if (status == BND_OK) share_ranges(e, term_of);
+  if (status == BND_OK) bnd_share_ranges(e->graph, term_of);
   for (const bnd_node *node = bnd_graph_first(e->graph); node && status == BND_OK; node = node->next)
     if (term_of[node->id] >= 0) status = add_activation(e, &e->activations[term_of[node->id]], node, error);
   free(term_of);
@@ -201,10 +108,10 @@ static bnd_status add_weight(equalizer *e, const bnd_node *layer, double varianc
   t->largest = bnd_calloc(cells, sizeof *t->largest);
   if (!t->input_class || !t->output_class || !t->square || !t->largest) return bnd_fail_memory(error, "equalization");
   for (size_t i = 0; i < t->inputs; i++) {
-    t->input_class[i] = free_class(e, input, (int64_t)i);
+    t->input_class[i] = bnd_free_class(&e->channels, input, (int64_t)i);
     t->square[i] = e->statistics.first[input->id] >= 0 ? e->statistics.square[e->statistics.first[input->id] + (int)i] : 1;
   }
-  for (size_t o = 0; o < t->outputs; o++) t->output_class[o] = free_class(e, layer, (int64_t)o);
+  for (size_t o = 0; o < t->outputs; o++) t->output_class[o] = bnd_free_class(&e->channels, layer, (int64_t)o);
   const double clipped = clipping(layer->module->weight_quantizer);
   t->factor = (double)t->view.window / variance * clipped * clipped / (double)layer->module->groups;
   const float *w = bnd_f32(&layer->module->weight);
@@ -220,7 +127,7 @@ static bnd_status add_weights(equalizer *e, bnd_error *error) {
   if (!(e->weights = bnd_calloc((size_t)bnd_graph_node_count(e->graph), sizeof *e->weights))) return bnd_fail_memory(error, "equalization");
   for (const bnd_node *node = bnd_graph_first(e->graph); node; node = node->next) {
     if (!bnd_is_scalable_layer(node) || !node->module->weight_quantizer) continue;
-    const double variance = output_variance(e, node);
+    const double variance = bnd_output_variance(node, &e->statistics);
     if (variance > 0) BND_TRY(add_weight(e, node, variance, error));
   }
   return BND_OK;
@@ -325,59 +232,6 @@ static bnd_status descend(equalizer *e, int iterations, double largest, const bn
 
 /* --- applying --- */
 
-static bnd_status scale_layer(const equalizer *e, bnd_node *layer, bool *changed, bnd_error *error) {
-  bnd_module *module = layer->module;
-  const bnd_node *input = bnd_arg_node(layer, 0);
-  const bnd_weight_view v = bnd_weight_view_of(layer);
-  bnd_tensor weight, bias = {0};
-  *changed = false;
-  for (int64_t c = 0; c < input->shape[0].size[1]; c++) *changed |= free_class(e, input, c) >= 0;
-  for (int64_t c = 0; c < layer->shape[0].size[1]; c++) *changed |= free_class(e, layer, c) >= 0;
-  if (!*changed) return BND_OK;
-  BND_TRY(bnd_tensor_copy(&module->weight, &weight, error));
-  const bnd_status status = module->bias.data ? bnd_tensor_copy(&module->bias, &bias, error) : BND_OK;
-  if (status != BND_OK) {
-    bnd_tensor_release(&weight);
-    return status;
-  }
-  for (size_t r = 0; r < v.rows; r++)
-    for (size_t c = 0; c < v.columns; c++) {
-      const double factor = scale_of(e, free_class(e, input, (int64_t)bnd_weight_input(&v, r, c))) /
-                            scale_of(e, free_class(e, layer, (int64_t)bnd_weight_output(&v, r, c)));
-      for (size_t k = 0; k < v.window; k++) {
-        float *w = &bnd_f32(&weight)[(r * v.columns + c) * v.window + k];
-        *w = (float)((double)*w * factor);
-      }
-    }
-  for (size_t o = 0; o < bias.count; o++) bnd_f32(&bias)[o] = (float)((double)bnd_f32(&bias)[o] / scale_of(e, free_class(e, layer, (int64_t)o)));
-  bnd_tensor_release(&module->weight);
-  bnd_tensor_release(&module->bias);
-  module->weight = weight;
-  module->bias = bias;
-  return BND_OK;
-}
-
-static void forget(bnd_quantizer *q) {
-  if (!q) return;
-  bnd_quantizer_forget_votes(q);
-  for (int c = 0; c < q->channels; c++) {
-    q->minimum[c] = INFINITY;
-    q->maximum[c] = -INFINITY;
-  }
-}
-
-/* Every range begins anew. */
-static bnd_status calibrate_again(bnd_refinement *work, bnd_error *error) {
-  for (bnd_node *node = bnd_graph_first(work->graph); node; node = node->next) {
-    if (!node->module) continue;
-    forget(node->module->weight_quantizer);
-    forget(node->module->bias_quantizer);
-    forget(node->module->quantizer);
-  }
-  const bnd_calibration calibration = {.batch = work->images->count, .backend = work->backend};
-  return bnd_calibrate(work->graph, work->images, &calibration, work->context, error);
-}
-
 static bnd_status apply(equalizer *e, bool powers_of_two, int *layers, double range[2], bnd_error *error) {
   *layers = 0;
   range[0] = range[1] = 1;
@@ -387,12 +241,7 @@ static bnd_status apply(equalizer *e, bool powers_of_two, int *layers, double ra
     range[0] = e->exp_u[c] < range[0] ? e->exp_u[c] : range[0];
     range[1] = e->exp_u[c] > range[1] ? e->exp_u[c] : range[1];
   }
-  for (bnd_node *node = bnd_graph_first(e->graph); node; node = node->next) {
-    bool changed = false;
-    if (bnd_is_scalable_layer(node)) BND_TRY(scale_layer(e, node, &changed, error));
-    *layers += changed;
-  }
-  return BND_OK;
+  return bnd_scale_channels(e->graph, &e->channels, e->exp_u, layers, error);
 }
 
 static void release(equalizer *e) {
@@ -422,7 +271,7 @@ static bnd_status prepare(equalizer *e, const bnd_refinement *work, size_t image
   e->moment = e->u + 2 * classes;
   e->square_moment = e->u + 3 * classes;
   e->exp_u = e->u + 4 * classes;
-  find_sensitivities(e);
+  bnd_noise_sensitivities(e->graph, &e->channels, &e->statistics, e->sensitivity);
   BND_TRY(add_activations(e, error));
   return add_weights(e, error);
 }
@@ -437,7 +286,7 @@ bnd_status bnd_refine_equalize_with(bnd_refinement *work, const bnd_equalize_opt
   if (status == BND_OK) status = apply(&e, options->powers_of_two, &layers, range, error);
   for (int c = 0; status == BND_OK && c < e.channels.classes; c++) scaled += e.channels.free[c];
   release(&e);
-  if (status == BND_OK) status = calibrate_again(work, error);
+  if (status == BND_OK) status = bnd_calibrate_again(work, error);
   if (status == BND_OK)
     bnd_string_format(report, "equalization: %d channels in %d layers, factors %.3g to %.3g; predicted noise %.4g -> %.4g\n", scaled, layers, range[0], range[1],
                       before, after);
