@@ -108,9 +108,11 @@ static void step(bnd_refinement *work, const char *name) {
   bnd_string report = {0};
   const double begin = seconds();
   if (strcmp(name, "equalize") == 0) must(bnd_refine_equalize(work, &report, error));
+  else if (strcmp(name, "equalize1") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){0}, &report, error));
   else if (strcmp(name, "equalize2") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){.powers_of_two = true}, &report, error));
-  else if (strcmp(name, "equalize4") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){.largest = 4}, &report, error));
-  else if (strcmp(name, "equalize100") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){.largest = 100, .iterations = 600}, &report, error));
+  else if (strcmp(name, "equalizew3") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){.weights = 0.3}, &report, error));
+  else if (strcmp(name, "equalizew1") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){.weights = 0.1}, &report, error));
+  else if (strcmp(name, "equalizei") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){.iterations = 100}, &report, error));
   else if (strcmp(name, "fit") == 0) must(bnd_refine_fit(work, &report, error));
   else if (strcmp(name, "analytic") == 0) must(bnd_refine_bias_analytic(work, &report, error));
   else if (strcmp(name, "empirical") == 0) must(bnd_refine_bias_empirical(work, NULL, &report, error));

@@ -17,9 +17,10 @@
 #include <stdlib.h>
 
 #include "kernels/math.h"
+#include "refine/fit.h"
 #include "refine/noise.h"
 
-enum { DEFAULT_IMAGES = 32, DEFAULT_ITERATIONS = 300 };
+enum { DEFAULT_IMAGES = 32, DEFAULT_ITERATIONS = 100 };
 
 /* A channel in an activation term; class -1: not to be scaled. */
 typedef struct activation_entry {
@@ -50,6 +51,7 @@ typedef struct equalizer {
   activation_term *activations; /* [activation_count] by root of the range they share */
   weight_term *weights;
   size_t activation_count, weight_count;
+  double weight_share;
   double *sensitivity; /* [slots] of the noise at a channel of a node's result */
   double *u, *gradient, *moment, *square_moment; /* [classes] */
   double *exp_u;       /* [classes] e^u */
@@ -113,7 +115,7 @@ static bnd_status add_weight(equalizer *e, const bnd_node *layer, double varianc
   }
   for (size_t o = 0; o < t->outputs; o++) t->output_class[o] = bnd_free_class(&e->channels, layer, (int64_t)o);
   const double clipped = clipping(layer->module->weight_quantizer);
-  t->factor = (double)t->view.window / variance * clipped * clipped / (double)layer->module->groups;
+  t->factor = e->weight_share * (double)t->view.window / variance * clipped * clipped / (double)layer->module->groups;
   const float *w = bnd_f32(&layer->module->weight);
   for (size_t at = 0; at < cells; at++)
     for (size_t k = 0; k < t->view.window; k++) {
@@ -276,9 +278,9 @@ static bnd_status prepare(equalizer *e, const bnd_refinement *work, size_t image
   return add_weights(e, error);
 }
 
-bnd_status bnd_refine_equalize_with(bnd_refinement *work, const bnd_equalize_options *options, bnd_string *report, bnd_error *error) {
+bnd_status bnd_equalize_channels(bnd_refinement *work, const bnd_equalize_options *options, bnd_string *report, bnd_error *error) {
   const double largest = options->largest > 1 ? options->largest : 16;
-  equalizer e = {.graph = work->graph};
+  equalizer e = {.graph = work->graph, .weight_share = options->weights > 0 ? options->weights : 1};
   double before = 0, after = 0, range[2] = {1, 1};
   int layers = 0, scaled = 0;
   bnd_status status = prepare(&e, work, options->images ? options->images : DEFAULT_IMAGES, error);
@@ -286,13 +288,19 @@ bnd_status bnd_refine_equalize_with(bnd_refinement *work, const bnd_equalize_opt
   if (status == BND_OK) status = apply(&e, options->powers_of_two, &layers, range, error);
   for (int c = 0; status == BND_OK && c < e.channels.classes; c++) scaled += e.channels.free[c];
   release(&e);
-  if (status == BND_OK) status = bnd_calibrate_again(work, error);
   if (status == BND_OK)
     bnd_string_format(report, "equalization: %d channels in %d layers, factors %.3g to %.3g; predicted noise %.4g -> %.4g\n", scaled, layers, range[0], range[1],
                       before, after);
   return status;
 }
 
+bnd_status bnd_refine_equalize_with(bnd_refinement *work, const bnd_equalize_options *options, bnd_string *report, bnd_error *error) {
+  BND_TRY(bnd_equalize_channels(work, options, report, error));
+  return bnd_calibrate_again(work, error);
+}
+
 bnd_status bnd_refine_equalize(bnd_refinement *work, bnd_string *report, bnd_error *error) {
-  return bnd_refine_equalize_with(work, &(bnd_equalize_options){0}, report, error);
+  BND_TRY(bnd_equalize_channels(work, &(bnd_equalize_options){0}, report, error));
+  BND_TRY(bnd_fit_ranges(work, report, error));
+  return bnd_calibrate_again(work, error);
 }

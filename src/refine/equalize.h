@@ -8,13 +8,18 @@
 
 typedef struct bnd_equalize_options {
   size_t images;      /* whose statistics are used: the first so many; 0 = 32 */
-  int iterations;     /* 0 = 300 */
+  int iterations;     /* 0 = 100 */
   bool powers_of_two; /* factors: exact in float, but coarser */
+  double weights;     /* how much noise of weights counts beside that of activations; 0 = 1 */
   double largest;     /* no factor is larger than this or smaller than its inverse; 0 = 16 */
 } bnd_equalize_options;
 
+/* Channels made alike; positions stay those of the ranges before. */
+bnd_status bnd_equalize_channels(bnd_refinement *work, const bnd_equalize_options *options, bnd_string *report, bnd_error *error);
+/* The same, and all quantizers calibrated anew. */
 bnd_status bnd_refine_equalize_with(bnd_refinement *work, const bnd_equalize_options *options, bnd_string *report, bnd_error *error);
-/* The same with defaults: a bnd_refine_step. */
+/* A bnd_refine_step: channels made alike, ranges fitted to powers of two (fit.h), all quantizers calibrated anew. What single layers compute has changed, what
+   the network computes has not: whoever compares layers has to renew the float twin. */
 bnd_status bnd_refine_equalize(bnd_refinement *work, bnd_string *report, bnd_error *error);
 
 #endif

@@ -7,7 +7,7 @@
 #include "refine/noise.h"
 
 /* Scales are tried in steps of a quarter of an octave; the factor of a tensor can be any of the four within an octave, the rest is the exponent's. */
-enum { DEFAULT_IMAGES = 8, STEPS = 4, OCTAVES = 5, SCALES = STEPS * OCTAVES, LANES = 16, SWEEPS = 8 };
+enum { IMAGES = 8, STATISTICS_IMAGES = 32, STEPS = 4, OCTAVES = 5, SCALES = STEPS * OCTAVES, LANES = 16, SWEEPS = 8 };
 static const float QUARTERS[STEPS] = {1.f, 0x1.306fe0p+0f, 0x1.6a09e6p+0f, 0x1.ae89fap+0f}; /* 2^(j/4) */
 
 /* Error of one tensor under each scale QUARTERS[j] * 2^(base + octave), index octave * STEPS + j. */
@@ -130,8 +130,12 @@ static bnd_status add_activations(fitter *f, int *term_of, bnd_error *error) {
   bnd_share_ranges(f->work->graph, term_of);
   for (size_t i = 0; i < f->activations; i++) {
     const bnd_node *node = f->nodes[i];
-    const bnd_quantizer *q = node->module->quantizer;
-    f->tensors[i] = (fit_tensor){.base = base_of(&q->spec, q->minimum[0], q->maximum[0]), .made = group_of(f, node), .read = -1, .term = term_of[node->id]};
+    float low = 0, high = 0;
+    for (int c = f->statistics.first[node->id]; c < f->statistics.first[node->id] + (int)node->shape[0].size[1]; c++) {
+      low = f->statistics.minimum[c] < low ? f->statistics.minimum[c] : low;
+      high = f->statistics.maximum[c] > high ? f->statistics.maximum[c] : high;
+    }
+    f->tensors[i] = (fit_tensor){.base = base_of(&node->module->quantizer->spec, low, high), .made = group_of(f, node), .read = -1, .term = term_of[node->id]};
     if (bnd_is_exact_quantizer(node)) f->index_of[node->id] = -1; /* errors stay 0 */
   }
   f->count = f->activations;
@@ -264,7 +268,7 @@ static void choose(fitter *f) {
 static bnd_status prepare(fitter *f, const bnd_image_source *images, bnd_error *error) {
   bnd_graph *graph = f->work->graph;
   BND_TRY(bnd_channels_find(graph, &f->channels, error));
-  BND_TRY(bnd_channel_statistics_gather(graph, images, 0, f->work->backend, f->work->context, &f->statistics, error));
+  BND_TRY(bnd_channel_statistics_gather(graph, f->work->images, STATISTICS_IMAGES, f->work->backend, f->work->context, &f->statistics, error));
   const size_t classes = (size_t)f->channels.classes, ids = (size_t)f->channels.ids, nodes = (size_t)bnd_graph_node_count(graph);
   int *term_of = bnd_calloc(ids, sizeof *term_of);
   f->sensitivity = bnd_calloc((size_t)f->channels.slots, sizeof *f->sensitivity);
@@ -314,9 +318,9 @@ static void release(fitter *f, int workers) {
   bnd_channel_statistics_free(&f->statistics);
 }
 
-bnd_status bnd_refine_fit(bnd_refinement *work, bnd_string *report, bnd_error *error) {
+bnd_status bnd_fit_ranges(bnd_refinement *work, bnd_string *report, bnd_error *error) {
   bnd_image_source images = *work->images;
-  if (images.count > DEFAULT_IMAGES) images.count = DEFAULT_IMAGES;
+  if (images.count > IMAGES) images.count = IMAGES;
   fitter f = {.work = work};
   double before = 0, after = 0;
   int scaled = 0;
@@ -328,7 +332,11 @@ bnd_status bnd_refine_fit(bnd_refinement *work, bnd_string *report, bnd_error *e
     status = apply(&f, &scaled, error);
   }
   release(&f, bnd_stream_workers(work->images, work->context));
-  if (status == BND_OK) status = bnd_calibrate_again(work, error);
   if (status == BND_OK) bnd_string_format(report, "fit of scales: %d groups of channels scaled, expected noise %.4g -> %.4g\n", scaled, before, after);
   return status;
+}
+
+bnd_status bnd_refine_fit(bnd_refinement *work, bnd_string *report, bnd_error *error) {
+  BND_TRY(bnd_fit_ranges(work, report, error));
+  return bnd_calibrate_again(work, error);
 }

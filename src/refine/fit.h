@@ -9,5 +9,7 @@
 
 /* A bnd_refine_step; positions are calibrated anew. Like equalization it changes what single layers compute: the float twin has to be renewed. */
 bnd_status bnd_refine_fit(bnd_refinement *work, bnd_string *report, bnd_error *error);
+/* The same, but positions stay those of the ranges before. */
+bnd_status bnd_fit_ranges(bnd_refinement *work, bnd_string *report, bnd_error *error);
 
 #endif
