@@ -3,7 +3,10 @@
 
    Blocks and their order: Li et al. 2021 (BRECQ). Training weights against a layer's float output instead of rounding them to nearest: Nagel et al.
    2020 (AdaRound); here with the straight-through estimator and steps measured in steps of the grid. log2 thresholds: Jain et al. 2020 (TQT).
-   Unlabelled images; no gradient leaves a block. */
+   Unlabelled images; no gradient leaves a block.
+
+   Blocks are compared with those of work->teacher, value by value. Where channels have been equalized since the teacher was copied, values inside the
+   network differ by factors: the teacher must then be a copy of the equalized graph, which in float computes the same. */
 #ifndef BND_REFINE_RECONSTRUCT_H
 #define BND_REFINE_RECONSTRUCT_H
 
