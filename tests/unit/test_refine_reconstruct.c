@@ -132,6 +132,59 @@ static void inputs_kept_as_bytes_are_exact(void **state) {
   close_workshop(w);
 }
 
+/* --- gradients --- */
+
+static void gradients_of(bnd_graph *graph, float *const *images, int batch, int threads, double **sums, size_t *counts, size_t *count) {
+  const bnd_network_options options = {
+      .batch = batch, .threads = threads, .quantize = true, .backend = BND_BACKEND_ONEDNN, .gradient_outputs = &(int){0}, .gradient_output_count = 1};
+  bnd_network *network;
+  ASSERT_OK(bnd_network_create(graph, &options, &network, error));
+  const bnd_parameter *p = bnd_network_parameters(network, count);
+  assert_true(*count <= 32);
+  for (size_t i = 0; i < *count; i++) {
+    counts[i] = p[i].count;
+    if (!sums[i]) sums[i] = calloc(p[i].count, sizeof *sums[i]);
+  }
+  ASSERT_OK(bnd_network_forward(network, (const float *const *)images, NULL, NULL, error));
+  for (int image = 0; image < batch; image++)
+    for (size_t k = 0; k < output_size(network, 0); k++) bnd_network_output_gradient(network, 0, image)[k] = bnd_network_output(network, 0, image)[k];
+  ASSERT_OK(bnd_network_backward(network, NULL, NULL, error));
+  for (size_t i = 0; i < *count; i++)
+    for (size_t k = 0; k < p[i].count; k++) sums[i][k] += (double)p[i].gradient[k];
+  bnd_network_destroy(network);
+}
+
+/* Images have nothing in common in evaluation mode, so gradients of a batch are the sum of those of its images: none is made from the memory of another
+   image, where a quantized alpha may be overwritten already. */
+static void a_batch_is_the_sum_of_its_images(void **state) {
+  (void)state;
+  workshop *w = open_workshop(BND_BACKEND_ONEDNN, 1);
+  bnd_block_list blocks;
+  ASSERT_OK(bnd_blocks_find(w->graph, 3, &blocks, error));
+  bnd_block *block = &blocks.items[0];
+  bnd_node *image = bnd_graph_first(w->graph);
+  while (image->kind != BND_PLACEHOLDER) image = image->next;
+  bnd_graph *graph;
+  ASSERT_OK(bnd_block_graph(w->graph, &image, 1, block->outputs + block->output_count - 1, 1, &graph, error));
+  double *whole[32] = {NULL}, *single[32] = {NULL};
+  size_t counts[32], count;
+  gradients_of(graph, w->values, 3, 2, whole, counts, &count);
+  for (int i = 0; i < 3; i++) gradients_of(graph, w->values + i, 1, 1, single, counts, &count);
+  for (size_t i = 0; i < count; i++) {
+    double most = 0, off = 0;
+    for (size_t k = 0; k < counts[i]; k++) {
+      most = fmax(most, fabs(single[i][k]));
+      off = fmax(off, fabs(single[i][k] - whole[i][k]));
+    }
+    if (!(off <= 1e-4 * most)) fail_msg("parameter %zu: off by %g, largest %g", i, off, most);
+    free(whole[i]);
+    free(single[i]);
+  }
+  bnd_graph_destroy(graph);
+  bnd_blocks_free(&blocks);
+  close_workshop(w);
+}
+
 /* --- reconstruction --- */
 
 static const bnd_reconstruct_options SHORT = {.most_convolutions = 3, .steps = 60, .batch = 3, .learning_rate = 0.1};
@@ -284,6 +337,7 @@ int main(void) {
       cmocka_unit_test(nothing_quantized_gives_no_blocks),
       cmocka_unit_test(a_block_computes_what_the_network_does_there),
       cmocka_unit_test(inputs_kept_as_bytes_are_exact),
+      cmocka_unit_test(a_batch_is_the_sum_of_its_images),
       cmocka_unit_test(the_error_on_images_held_out_falls),
       cmocka_unit_test(any_number_of_threads_gives_the_same_bytes),
       cmocka_unit_test(the_teacher_stays_as_it_was),
