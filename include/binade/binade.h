@@ -213,23 +213,33 @@ typedef struct bnd_quantize_options {
   const char *checkpoint;
   const char *data;   /* folder in COCO layout */
   const char *output; /* folder for the results, made if missing */
-  const char *split;  /* for calibration and evaluation; default: "val2017" */
-  const char *recipe; /* default: "quark" */
+  const char *split;  /* for evaluation, and for calibration with the recipe quark; default: "val2017" */
+  const char *recipe; /* "best" (default) or "quark", AMD Quark's FX flow to the bit */
   const char *target; /* default: "amd-xint8" */
   const char *config; /* JSON file in Quark's shape; NULL = the recipe's own configuration */
-  uint64_t calibration_images; /* default: 500, or all there are */
-  int batch;                   /* calibration images per batch; default: 25 */
+  uint64_t calibration_images; /* default: 100 (best) or 500 (quark), or all there are */
+  int batch;                   /* quark: calibration images per batch; default: 25. best looks at all of them together */
   uint64_t images;             /* evaluate on the first so many; 0 = all */
   bool no_evaluation;
   int size;                    /* as above */
-  const char *scope;           /* "published" (default), "backbone-neck", "all", or "stubs" */
+  const char *scope;           /* quark: "published" (default), "backbone-neck", "all", or "stubs"; best: "auto" (default: all but the tail behind the last
+                                  learned layers) or "full" (everything) */
   const char *const *quant_stubs, *const *dequant_stubs; /* scope "stubs": names of nodes behind which quantization begins and ends */
   size_t quant_stub_count, dequant_stub_count;
-  const char *observer;        /* "min-max" (default) or "min-mse" */
+  const char *observer;        /* "min-max" (default with quark) or "min-mse" (default with best) */
   bool per_channel;            /* weights: an exponent for each output channel */
   bnd_executor_kind executor;
   bool restart;                /* ignore finished stages found in `output` instead of continuing from them */
   const char *command;         /* the command line, kept in results.json; may be NULL */
+  /* The recipe best. Its calibration images are never among those evaluated: they are from another split, or a part of this one that is left out. */
+  const char *calibration_split; /* default: "train2017" where the data has it, else a part of `split` */
+  const char *const *steps;      /* only these of bnd_best_steps; NULL = those that are on by default */
+  size_t step_count;
+  const char *const *without;    /* none of these */
+  size_t without_count;
+  double budget_minutes;         /* what the steps may take together; 0 = as long as they want */
+  bool evaluate_steps;           /* a row with mAP for every step, not only for the first and the last */
+  bool sensitivity;              /* sensitivity.txt and sensitivity.json: what each tensor's quantization alone costs */
   /* Quantization-aware training between calibration and alignment, with AdamW; the defaults are those of AMD Quark's published example. Its rate of
      2e-7 hardly moves a weight (what it gains comes from observers that see more images); 2e-5 does more. */
   bool qat;
@@ -260,15 +270,35 @@ typedef struct bnd_stage_result {
   uint64_t images;
   double seconds;         /* of the whole stage */
   double peak_rss_mib;
+  double kept_low, kept_high; /* recipe best, "aligned": 95 % interval of its mAP@0.50:0.95 over the first row's (paired bootstrap); both 0 = not computed */
 } bnd_stage_result;
 
-enum { BND_MAX_STAGES = 8 };
+/* One step of the recipe best. */
+typedef struct bnd_step_result {
+  char name[16];
+  bool kept;            /* false: it made the measure worse and was taken back */
+  double before, after; /* distance from the float network's answers on held-out images, 0 = equal */
+  double seconds;
+} bnd_step_result;
+
+enum { BND_MAX_STAGES = 16, BND_MAX_STEPS = 12 };
 typedef struct bnd_quantize_result {
   bnd_stage_result stages[BND_MAX_STAGES];
   int stage_count;
   uint64_t calibration_images; /* really used */
   int violations;              /* constraints of the target still broken after alignment */
+  uint64_t held_out_images;    /* best: what the guard measured on */
+  char calibration_split[64];  /* where both are from */
+  bnd_step_result steps[BND_MAX_STEPS]; /* best */
+  int step_count;
 } bnd_quantize_result;
+
+/* The names of the recipe best's steps, in the order they run: *count of them. Static. */
+typedef struct bnd_step_name {
+  const char *name, *meaning;
+  bool by_default;
+} bnd_step_name;
+BND_API const bnd_step_name *bnd_best_steps(size_t *count);
 
 /* The staged run: checkpoint to INT8 ONNX. Stages already finished in `output` with the same options are taken from there; training goes on at the step
    where it was stopped, and is not repeated when only evaluation or the target change. BND_ERROR_MODEL when the training loss is not finite any more: the

@@ -422,7 +422,7 @@ static bnd_status lower_nodes(lowering *l, bnd_error *error) {
       BND_TRY(node->kind == BND_GET_ATTR ? lower_attribute(l, node, error) : lower_call(l, node, error));
     }
   }
-  if (l->network->placeholder_count != 1) return bnd_fail(error, BND_ERROR_UNSUPPORTED, "training needs a network with one input");
+  if (l->network->placeholder_count < 1) return bnd_fail(error, BND_ERROR_UNSUPPORTED, "training needs a network with an input");
   return BND_OK;
 }
 

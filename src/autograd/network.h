@@ -72,7 +72,8 @@ typedef enum bnd_network_mode {
 /* As train() and eval() of the original: also forgets the observers' votes (fx-quantization 6.3). A new network is in BND_MODE_EVALUATE. */
 void bnd_network_set_mode(bnd_network *network, bnd_network_mode mode);
 
-/* images[i]: plain float32 input of image i, unchanged until the backward pass ends. `stop` (NULL = never) is asked between the steps; true ends the
+/* images[i]: plain float32 input of image i; with n placeholders images[i * n + k] is that of the k-th, in graph order. Unchanged until the backward
+   pass ends. `stop` (NULL = never) is asked between the steps; true ends the
    call with BND_ERROR_INTERRUPTED. BND_ERROR_MODEL with the node's name when an image is not finite, or values are whose statistics or ranges are
    taken. */
 bnd_status bnd_network_forward(bnd_network *network, const float *const *images, bool (*stop)(void *user), void *user, bnd_error *error);

@@ -10,7 +10,7 @@
 float *bnd_network_data(const bnd_network *network, int index, int image) {
   const value *root = &network->values[bnd_network_root(network, index)];
   if (root->constant.data) return bnd_f32(&root->constant);
-  if (root->placeholder >= 0) return (float *)network->images[image]; /* never written */
+  if (root->placeholder >= 0) return (float *)network->images[image * network->placeholder_count + root->placeholder]; /* never written */
   return bnd_network_slot(network, root->data, image);
 }
 
@@ -114,7 +114,7 @@ static bnd_status check_images(const bnd_network *network, const float *const *i
     const bnd_layout layout = bnd_network_layout(input);
     for (int image = 0; image < network->options.batch; image++) {
       float minimum, maximum;
-      bnd_loop_min_max(images[image], &layout, &minimum, &maximum, network->options.threads);
+      bnd_loop_min_max(images[image * network->placeholder_count + input->placeholder], &layout, &minimum, &maximum, network->options.threads);
       if (!isfinite(minimum) || !isfinite(maximum))
         return bnd_fail(error, BND_ERROR_MODEL, "%s: image %d of the batch has values that are not finite", input->name, image + 1);
     }

@@ -32,8 +32,9 @@ static bnd_status decide(bnd_network *network, const part *it, bnd_error *error)
   return BND_OK;
 }
 
-static float factor_of(const bnd_network *network, const step *s, int addend) {
-  return s->factor_value[addend] >= 0 ? bnd_network_data(network, s->factor_value[addend], 0)[0] : s->factor[addend];
+/* Of this image: the others' memory may not hold it yet, or any more. */
+static float factor_of(const bnd_network *network, const step *s, int addend, int image) {
+  return s->factor_value[addend] >= 0 ? bnd_network_data(network, s->factor_value[addend], image)[0] : s->factor[addend];
 }
 
 static bnd_status apply(bnd_network *network, const part *it, int image, int worker, bnd_error *error) {
@@ -45,8 +46,8 @@ static bnd_status apply(bnd_network *network, const part *it, int image, int wor
                              .relu = s->relu,
                              .first = s->input_count > 1 ? bnd_network_data(network, s->inputs[1], image) : NULL,
                              .second = s->input_count > 2 ? bnd_network_data(network, s->inputs[2], image) : NULL,
-                             .first_factor = s->input_count > 1 ? factor_of(network, s, 0) : 0,
-                             .second_factor = s->input_count > 2 ? factor_of(network, s, 1) : 0};
+                             .first_factor = s->input_count > 1 ? factor_of(network, s, 0, image) : 0,
+                             .second_factor = s->input_count > 2 ? factor_of(network, s, 1, image) : 0};
   bnd_loop_affine(bnd_network_data(network, s->inputs[0], image), &layout, &affine, bnd_network_data(network, s->outputs[0], image));
   return BND_OK;
 }
@@ -81,7 +82,7 @@ static bnd_status measure_gradient(bnd_network *network, const part *it, int ima
   const float *dy = bnd_network_gradient(network, s->outputs[0], image);
   for (int i = 1; i < s->input_count; i++) {
     if (bnd_network_wants_gradient(network, s, i))
-      bnd_loop_scale(dy, factor_of(network, s, i - 1), bnd_network_gradient(network, s->inputs[i], image), count, it->add[i]);
+      bnd_loop_scale(dy, factor_of(network, s, i - 1, image), bnd_network_gradient(network, s->inputs[i], image), count, it->add[i]);
     const int number = s->input_count + i - 1;
     if (bnd_network_wants_gradient(network, s, number))
       put_number(network, s->factor_value[i - 1], image, bnd_loop_dot(dy, bnd_network_saved(network, s->inputs[i], image, worker, 1), count),

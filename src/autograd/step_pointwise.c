@@ -5,8 +5,9 @@ static size_t count_of(const bnd_network *network, const step *s) {
   return bnd_network_count(&network->values[s->outputs[0]]);
 }
 
-static float factor_of(const bnd_network *network, const step *s, int i) {
-  return s->factor_value[i] >= 0 ? bnd_network_data(network, s->factor_value[i], 0)[0] : s->factor[i];
+/* Of this image: the others' memory may not hold it yet, or any more. */
+static float factor_of(const bnd_network *network, const step *s, int i, int image) {
+  return s->factor_value[i] >= 0 ? bnd_network_data(network, s->factor_value[i], image)[0] : s->factor[i];
 }
 
 /* --- sum --- */
@@ -15,13 +16,13 @@ static bnd_status sum(bnd_network *network, const part *it, int image, int worke
   (void)worker, (void)error;
   const step *s = it->step;
   const size_t count = count_of(network, s);
-  const float *x = bnd_network_data(network, s->inputs[0], image), a = factor_of(network, s, 0);
+  const float *x = bnd_network_data(network, s->inputs[0], image), a = factor_of(network, s, 0, image);
   float *y = bnd_network_data(network, s->outputs[0], image);
   if (s->input_count == 1) {
     bnd_loop_scale(x, a, y, count, false);
     return BND_OK;
   }
-  const float *z = bnd_network_data(network, s->inputs[1], image), b = factor_of(network, s, 1);
+  const float *z = bnd_network_data(network, s->inputs[1], image), b = factor_of(network, s, 1, image);
   if (b == 1.f) {
     bnd_loop_scale_add(x, a, NULL, z, NULL, y, count, 1);
   } else {
@@ -58,8 +59,8 @@ static bnd_status send_sum(bnd_network *network, const part *it, int image, int 
   for (int i = s->input_count - 1; i >= 0; i--) {
     if (!bnd_network_wants_gradient(network, s, i)) continue;
     float *dx = bnd_network_gradient(network, s->inputs[i], image);
-    if (dx == dy && factor_of(network, s, i) == 1.f) continue;
-    bnd_loop_scale(dy, factor_of(network, s, i), dx, count, it->add[i]);
+    if (dx == dy && factor_of(network, s, i, image) == 1.f) continue;
+    bnd_loop_scale(dy, factor_of(network, s, i, image), dx, count, it->add[i]);
   }
   return BND_OK;
 }

@@ -50,6 +50,32 @@ static const char *stage_title(const char *name, bool trained) {
   return name;
 }
 
+static void print_steps(const bnd_quantize_result *result) {
+  if (result->step_count == 0) return;
+  cli_table *table = cli_table_create("lrrrl");
+  const char *const headers[] = {"step", "distance before", "after", "seconds", " "};
+  for (size_t i = 0; i < 5; i++) cli_table_cell(table, "%s", headers[i]);
+  for (int i = 0; i < result->step_count; i++) {
+    const bnd_step_result *step = &result->steps[i];
+    cli_table_cell(table, "%s", step->name);
+    cli_table_cell(table, "%.5f", step->before);
+    cli_table_cell(table, "%.5f", step->after);
+    cli_table_cell(table, "%.1f", step->seconds);
+    cli_table_cell(table, "%s", step->kept ? "kept" : "taken back");
+  }
+  printf("\n");
+  cli_table_print(table, stdout);
+}
+
+/* mAP@0.50:0.95 of the last row over the first. */
+static void print_share(const bnd_quantize_result *result) {
+  const bnd_stage_result *first = &result->stages[0], *last = &result->stages[result->stage_count - 1];
+  if (result->step_count == 0 || !first->evaluated || !last->evaluated || !(first->map50_95 > 0)) return;
+  printf("\nmAP@0.50:0.95 kept: %.1f %%", 100 * last->map50_95 / first->map50_95);
+  if (last->kept_high > 0) printf(" (95 %% interval %.1f to %.1f)", 100 * last->kept_low, 100 * last->kept_high);
+  printf("\n");
+}
+
 static void print_table(const bnd_quantize_options *options, const bnd_quantize_result *result) {
   cli_table *table = cli_table_create("lrrrrrr");
   const char *const headers[] = {"stage", "mAP@0.50", "mAP@0.50:0.95", "change", "images", "seconds", "MiB"};
@@ -70,6 +96,8 @@ static void print_table(const bnd_quantize_options *options, const bnd_quantize_
     cli_table_cell(table, "%.0f", stage->peak_rss_mib);
   }
   cli_table_print(table, stdout);
+  print_steps(result);
+  print_share(result);
   printf("\n%llu images for calibration; ", (unsigned long long)result->calibration_images);
   if (result->violations == 0) printf("every constraint of the target holds\n");
   else printf("%d constraint%s of the target still broken (see %s/run.log)\n", result->violations, result->violations == 1 ? "" : "s", options->output);
@@ -101,9 +129,9 @@ enum { DEFAULT_WARMUP = 2 };
 static const double DEFAULT_WEIGHT_DECAY = 1e-5;
 
 int cli_quantize(int argc, char **argv) {
-  bnd_quantize_options quantize_options = {.output = "out", .recipe = "quark", .target = "amd-xint8"};
+  bnd_quantize_options quantize_options = {.output = "out", .recipe = "best", .target = "amd-xint8"};
   cli_run run = {0};
-  cli_list quant_stubs = {0}, dequant_stubs = {0};
+  cli_list quant_stubs = {0}, dequant_stubs = {0}, steps = {0}, without = {0};
   bool json = false;
   uint64_t warmup_steps = DEFAULT_WARMUP;
   double weight_decay = DEFAULT_WEIGHT_DECAY;
@@ -112,21 +140,30 @@ int cli_quantize(int argc, char **argv) {
       {"data", 'd', CLI_PATH, &quantize_options.data, "DIR", "folder in COCO layout: annotations/instances_SPLIT.json, images/SPLIT/", 0, 0, true},
       {"output", 'o', CLI_PATH, &quantize_options.output, "DIR", "folder for the results (default: out)", 0, 0, false},
       {"split", 0, CLI_TEXT, &quantize_options.split, "SPLIT", "part of the data to calibrate and evaluate on (default: val2017)", 0, 0, false},
-      {"recipe", 0, CLI_CHOICE, &quantize_options.recipe, "quark", "how: as AMD Quark's FX flow does (default: quark)", 0, 0, false},
+      {"recipe", 0, CLI_CHOICE, &quantize_options.recipe, "best|quark",
+       "how: as exact as the target allows, or as AMD Quark's FX flow does (default: best)", 0, 0, false},
       {"target", 't', CLI_TEXT, &quantize_options.target, "TARGET", "the hardware: amd-xint8, or a profile of your own as FILE.json (default: amd-xint8)", 0, 0, false},
-      {"calib", 0, CLI_COUNT, &quantize_options.calibration_images, "N", "calibration images (default: 500, or all there are)", 1, 1e9, false},
+      {"calib", 0, CLI_COUNT, &quantize_options.calibration_images, "N", "calibration images (default: 100, with quark 500, or all there are)", 1, 1e9, false},
       {"batch", 0, CLI_INT, &quantize_options.batch, "B", "calibration images in a batch (default: 25)", 1, 100000, false},
       {"observer", 0, CLI_CHOICE, &quantize_options.observer, "min-max|min-mse",
        "what chooses the exponents: the range seen, or the least error (default: min-max)", 0, 0, false},
       {"per-channel", 0, CLI_FLAG, &quantize_options.per_channel, NULL, "an exponent for each output channel of a weight", 0, 0, false},
-      {"scope", 0, CLI_CHOICE, &quantize_options.scope, "published|backbone-neck|all",
-       "what is quantized: as the published example, without the heads, or everything (default: published)", 0, 0, false},
+      {"scope", 0, CLI_CHOICE, &quantize_options.scope, "auto|full|published|backbone-neck|all",
+       "what is quantized: all but what stands behind the last learned layers, or everything (default: auto); with quark as the published example, without "
+       "the heads, or everything (default: published)", 0, 0, false},
       {"quant-stub", 0, CLI_LIST, &quant_stubs, "NODE", "quantize from this node on; repeatable, instead of --scope", 0, 0, false},
       {"dequant-stub", 0, CLI_LIST, &dequant_stubs, "NODE", "quantize no further than this node; repeatable", 0, 0, false},
       {"config", 0, CLI_PATH, &quantize_options.config, "FILE", "configuration in Quark's JSON shape, with settings for single layers", 0, 0, false},
       {"size", 0, CLI_INT, &quantize_options.size, "S", "side of the square input, a multiple of 32 (default: the checkpoint's own, or 640)", 32, 8192, false},
       {"images", 'n', CLI_COUNT, &quantize_options.images, "N", "evaluate on the first N images (default: all)", 0, 0, false},
       {"no-eval", 0, CLI_FLAG, &quantize_options.no_evaluation, NULL, "measure no mAP", 0, 0, false},
+      {"calib-split", 0, CLI_TEXT, &quantize_options.calibration_split, "SPLIT",
+       "part of the data to calibrate on; never what is evaluated (default: train2017, or a part of SPLIT left out of the evaluation)", 0, 0, false},
+      {"step", 0, CLI_LIST, &steps, "STEP", "run only this step of the recipe best; repeatable", 0, 0, false},
+      {"without", 0, CLI_LIST, &without, "STEP", "leave this step out; repeatable", 0, 0, false},
+      {"budget", 0, CLI_NUMBER, &quantize_options.budget_minutes, "MINUTES", "what the steps may take together (default: as long as they want)", 1e-6, 1e6, false},
+      {"evaluate-steps", 0, CLI_FLAG, &quantize_options.evaluate_steps, NULL, "a row with mAP for every step", 0, 0, false},
+      {"sensitivity", 0, CLI_FLAG, &quantize_options.sensitivity, NULL, "what quantizing each tensor costs, as sensitivity.txt and sensitivity.json", 0, 0, false},
       {"executor", 0, CLI_CHOICE, &executor, CLI_EXECUTORS, "what computes quantized networks; all give the same numbers (default: int8)", 0, 0, false},
       {"restart", 0, CLI_FLAG, &quantize_options.restart, NULL, "begin anew instead of continuing from finished stages in the output folder", 0, 0, false},
       {"json", 0, CLI_FLAG, &json, NULL, "the result table as JSON", 0, 0, false},
@@ -177,10 +214,16 @@ int cli_quantize(int argc, char **argv) {
     quantize_options.dequant_stubs = dequant_stubs.items;
     quantize_options.dequant_stub_count = dequant_stubs.count;
   }
+  quantize_options.steps = steps.items;
+  quantize_options.step_count = steps.count;
+  quantize_options.without = without.items;
+  quantize_options.without_count = without.count;
   check_training_options(&syntax, argc, argv, quantize_options.qat);
   const int status = quantize(&quantize_options, &run, json);
   free(quant_stubs.items);
   free(dequant_stubs.items);
+  free(steps.items);
+  free(without.items);
   return status;
 }
 

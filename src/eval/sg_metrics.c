@@ -5,29 +5,18 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "eval/sg_record.h"
 #include "tensor/torch_order.h"
 
-enum { IOU_THRESHOLDS = 10, GRID = 101, EVERY_THRESHOLD = (1 << IOU_THRESHOLDS) - 1 };
+enum { IOU_THRESHOLDS = BND_SG_THRESHOLDS, GRID = 101, EVERY_THRESHOLD = (1 << IOU_THRESHOLDS) - 1 };
 
 /* Bit t of a mask stands for IOU[t]. Thresholds are independent of each other, so the first one alone is mAP@0.50. */
 static const float IOU[IOU_THRESHOLDS] = {0.5f, 0.55f, 0.6f, 0.65f, 0.7f, 0.75f, 0.8f, 0.85f, 0.9f, 0.95f};
 
-typedef struct sg_detection {
-  float score;
-  uint32_t label;
-  uint16_t matched, ignored; /* masks */
-} sg_detection;
-
-struct bnd_sg_record {
-  size_t detection_count, target_count;
-  sg_detection *detections;
-  uint32_t *target_labels;
-};
-
 struct bnd_sg_metrics {
   bnd_sg_options options;
   size_t images, detection_count, detection_capacity, target_count;
-  sg_detection *detections; /* in image order */
+  bnd_sg_detection *detections; /* in image order */
   size_t *class_targets;    /* [classes] number of targets */
 };
 
@@ -134,7 +123,7 @@ static void match_class(const bnd_sg_options *options, uint32_t label, const bnd
   for (size_t rank = 0; rank < count && rank < options->top_k; rank++) {
     if (column[rank].score == 0.0f) continue;
     const bnd_detection *detection = &detections[column[rank].index];
-    sg_detection *entry = &record->detections[column[rank].index];
+    bnd_sg_detection *entry = &record->detections[column[rank].index];
     const corners box = {clip(detection->x1, options->width), clip(detection->y1, options->height), clip(detection->x2, options->width),
                          clip(detection->y2, options->height)};
     entry->matched = match(&box, targets);
@@ -179,7 +168,7 @@ static bnd_sg_record *record_create(const bnd_detection *detections, size_t dete
   record->target_count = target_count;
   /* What is beyond top_k stays ignored at every threshold. */
   for (size_t i = 0; i < detection_count; i++)
-    record->detections[i] = (sg_detection){.score = detections[i].score, .label = (uint32_t)detections[i].label, .ignored = EVERY_THRESHOLD};
+    record->detections[i] = (bnd_sg_detection){.score = detections[i].score, .label = (uint32_t)detections[i].label, .ignored = EVERY_THRESHOLD};
   for (size_t i = 0; i < target_count; i++) record->target_labels[i] = (uint32_t)targets[i].label;
   return record;
 }
@@ -310,7 +299,7 @@ static void trace_curve(const bnd_sg_metrics *metrics, const bnd_ranked *order, 
   if (count == 0) return;
   float tp = 0.0f, fp = 0.0f;
   for (size_t i = 0; i < count; i++) {
-    const sg_detection *detection = &metrics->detections[order[i].index];
+    const bnd_sg_detection *detection = &metrics->detections[order[i].index];
     const bool matched = detection->matched >> t & 1, ignored = detection->ignored >> t & 1;
     tp += matched;
     fp += !matched && !ignored;
@@ -376,7 +365,7 @@ static void group_by_class(const bnd_sg_metrics *metrics, size_t *start, bnd_ran
   for (size_t i = 0; i < metrics->detection_count; i++) start[metrics->detections[i].label + 1]++;
   for (size_t c = 0; c < metrics->options.classes; c++) start[c + 1] += start[c];
   for (size_t i = metrics->detection_count; i-- > 0;) {
-    const sg_detection *detection = &metrics->detections[i];
+    const bnd_sg_detection *detection = &metrics->detections[i];
     order[--start[detection->label + 1]] = (bnd_ranked){detection->score, (uint32_t)i};
   }
   /* Every end has moved down to its own start: start[c + 1] now holds where class c begins. */

@@ -52,3 +52,13 @@ bnd_image_source bnd_dataset_source(bnd_dataset *dataset, size_t count) {
   const size_t pixels = (size_t)dataset->preprocessing.width * (size_t)dataset->preprocessing.height;
   return (bnd_image_source){.user = dataset, .count = count, .input_size = 3 * pixels, .load = load};
 }
+
+static bnd_status load_of_part(void *user, size_t index, float *input, bnd_error *error) {
+  const bnd_dataset_part *part = user;
+  return bnd_dataset_load(part->dataset, part->first + index, input, NULL, error);
+}
+
+bnd_image_source bnd_dataset_part_source(bnd_dataset_part *part) {
+  const bnd_preprocessing *p = &part->dataset->preprocessing;
+  return (bnd_image_source){.user = part, .count = part->count, .input_size = 3 * (size_t)p->width * (size_t)p->height, .load = load_of_part};
+}

@@ -29,4 +29,12 @@ bnd_status bnd_dataset_load(const bnd_dataset *dataset, size_t index, float *inp
 /* The first `count` images as a source; the dataset must outlive it. */
 bnd_image_source bnd_dataset_source(bnd_dataset *dataset, size_t count);
 
+/* `count` images from `first` on, of all annotated ones. */
+typedef struct bnd_dataset_part {
+  const bnd_dataset *dataset;
+  size_t first, count;
+} bnd_dataset_part;
+/* *part must outlive the source. */
+bnd_image_source bnd_dataset_part_source(bnd_dataset_part *part);
+
 #endif

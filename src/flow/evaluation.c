@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "eval/bootstrap.h"
 #include "eval/coco_metrics.h"
 #include "eval/postprocess.h"
 #include "eval/sg_metrics.h"
@@ -23,6 +24,7 @@ typedef struct evaluation_state {
   size_t anchors, classes;
   bnd_postprocess_options postprocess;
   bnd_sg_options metrics;
+  bnd_sg_record **records; /* copies for the caller, or NULL */
 } evaluation_state;
 
 static bnd_status load(void *user, size_t index, float *input, bnd_error *error) {
@@ -60,6 +62,8 @@ static bnd_status sg_numbers(evaluation_state *state, bnd_evaluation *result, bn
   BND_TRY(bnd_sg_metrics_create(&state->metrics, &metrics, error));
   bnd_status status = BND_OK;
   for (size_t i = 0; i < state->dataset->count && status == BND_OK; i++) {
+    if (state->records && !(state->records[i] = bnd_sg_record_copy(state->images[i].record))) status = bnd_fail_memory(error, "results");
+    if (status != BND_OK) break;
     status = bnd_sg_metrics_append(metrics, state->images[i].record, error);
     state->images[i].record = NULL;
   }
@@ -134,9 +138,14 @@ static double between(const struct timespec *begin, const struct timespec *end) 
 
 bnd_status bnd_evaluate_executor(bnd_executor *executor, bnd_dataset *dataset, const char *stage, const bnd_context *context, bnd_evaluation *result,
                                  bnd_error *error) {
+  return bnd_evaluate_with_records(executor, dataset, stage, context, result, NULL, error);
+}
+
+bnd_status bnd_evaluate_with_records(bnd_executor *executor, bnd_dataset *dataset, const char *stage, const bnd_context *context, bnd_evaluation *result,
+                                     bnd_sg_record **records, bnd_error *error) {
   *result = (bnd_evaluation){.images = dataset->count};
   const bnd_shape *boxes = bnd_executor_output_shape(executor, 0), *scores = bnd_executor_output_shape(executor, 1);
-  evaluation_state state = {.dataset = dataset, .postprocess = bnd_postprocess_for_metrics()};
+  evaluation_state state = {.dataset = dataset, .postprocess = bnd_postprocess_for_metrics(), .records = records};
   if (bnd_executor_output_count(executor) < 2 || boxes->rank != 3 || scores->rank != 3 || boxes->size[2] != 4 || boxes->size[1] != scores->size[1])
     return bnd_fail(error, BND_ERROR_MODEL, "the network's first two outputs are not boxes [1,A,4] and scores [1,A,N]");
   state.anchors = (size_t)boxes->size[1];
@@ -168,6 +177,10 @@ bnd_status bnd_evaluate_executor(bnd_executor *executor, bnd_dataset *dataset, c
     bnd_sg_record_free(state.images[i].record);
   }
   free(state.images);
+  for (size_t i = 0; records && status != BND_OK && i < dataset->count; i++) {
+    bnd_sg_record_free(records[i]);
+    records[i] = NULL;
+  }
   if (status != BND_OK) bnd_evaluation_free(result);
   return status;
 }

@@ -28,8 +28,25 @@ static void write_stage(bnd_json_writer *w, const bnd_stage_result *stage) {
     bnd_json_end_array(w);
     bnd_json_put_integer(w, "images", (int64_t)stage->images);
   }
+  if (stage->kept_high > 0) {
+    bnd_json_key(w, "kept_interval");
+    bnd_json_begin_array(w, BND_JSON_ONE_LINE);
+    bnd_json_double(w, stage->kept_low);
+    bnd_json_double(w, stage->kept_high);
+    bnd_json_end_array(w);
+  }
   bnd_json_put_double(w, "seconds", round(stage->seconds * 1000) / 1000);
   bnd_json_put_double(w, "peak_rss_mib", round(stage->peak_rss_mib * 10) / 10);
+  bnd_json_end_object(w);
+}
+
+static void write_step(bnd_json_writer *w, const bnd_step_result *step) {
+  bnd_json_begin_object(w, BND_JSON_ONE_LINE);
+  bnd_json_put_string(w, "name", step->name);
+  bnd_json_put_boolean(w, "kept", step->kept);
+  bnd_json_put_double(w, "before", step->before);
+  bnd_json_put_double(w, "after", step->after);
+  bnd_json_put_double(w, "seconds", round(step->seconds * 1000) / 1000);
   bnd_json_end_object(w);
 }
 
@@ -50,6 +67,14 @@ bnd_status bnd_write_results(const char *path, const char *command, const bnd_qu
   bnd_json_begin_array(&w, BND_JSON_LINES);
   for (int i = 0; i < result->stage_count; i++) write_stage(&w, &result->stages[i]);
   bnd_json_end_array(&w);
+  if (result->step_count) {
+    bnd_json_key(&w, "steps");
+    bnd_json_begin_array(&w, BND_JSON_LINES);
+    for (int i = 0; i < result->step_count; i++) write_step(&w, &result->steps[i]);
+    bnd_json_end_array(&w);
+    bnd_json_put_string(&w, "calibration_split", result->calibration_split);
+    bnd_json_put_integer(&w, "held_out_images", (int64_t)result->held_out_images);
+  }
   write_qat(&w, qat, true);
   bnd_json_end_object(&w);
   return write_whole(path, &text, error);

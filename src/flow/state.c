@@ -62,6 +62,7 @@ static bool read_stage(const bnd_json *object, bnd_stage_result *stage) {
   *stage = (bnd_stage_result){.evaluated = evaluated->boolean};
   snprintf(stage->name, sizeof stage->name, "%s", name->text);
   if (!number_of(object, "seconds", &stage->seconds) || !number_of(object, "peak_rss_mib", &stage->peak_rss_mib)) return false;
+  if (bnd_json_member(object, "kept_low") && (!number_of(object, "kept_low", &stage->kept_low) || !number_of(object, "kept_high", &stage->kept_high))) return false;
   if (!stage->evaluated) return true;
   if (!number_of(object, "map50", &stage->map50) || !number_of(object, "map50_95", &stage->map50_95) || !number_of(object, "images", &images)) return false;
   if (!(images >= 0 && images < 0x1p53) || !coco || coco->type != BND_JSON_ARRAY || coco->count != 12) return false;
@@ -107,9 +108,12 @@ static bool read_quantizer(bnd_arena *arena, const bnd_json *object, bnd_saved_q
 /* The stages a run has, each once: results of another kind would stay in the table for ever. */
 static bool is_new_stage(const bnd_run_state *state, const char *name) {
   static const char *const known[] = {"fp32", "folded", "ptq", "qat", "aligned"};
-  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-    if (strcmp(name, known[i]) == 0) return bnd_run_state_stage(state, name) == NULL;
-  return false;
+  size_t steps;
+  const bnd_step_name *step = bnd_best_steps(&steps);
+  bool is_known = false;
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++) is_known |= strcmp(name, known[i]) == 0;
+  for (size_t i = 0; i < steps; i++) is_known |= strcmp(name, step[i].name) == 0;
+  return is_known && bnd_run_state_stage(state, name) == NULL;
 }
 
 static bool read_state(bnd_run_state *state, const bnd_json *root) {
@@ -214,6 +218,10 @@ static void write_stage(bnd_json_writer *w, const bnd_stage_result *stage) {
     for (int k = 0; k < 12; k++) bnd_json_double(w, stage->coco[k]);
     bnd_json_end_array(w);
   }
+  if (stage->kept_high > 0) {
+    bnd_json_put_double(w, "kept_low", stage->kept_low);
+    bnd_json_put_double(w, "kept_high", stage->kept_high);
+  }
   bnd_json_end_object(w);
 }
 
@@ -243,7 +251,7 @@ static void write_run(const bnd_run_state *state, bnd_string *text) {
   bnd_json_end_object(&w);
 }
 
-static bnd_status write_state(const bnd_run_state *state, bnd_error *error) {
+bnd_status bnd_run_state_write(const bnd_run_state *state, bnd_error *error) {
   bnd_string run = {0}, file = {0};
   char digest[DIGEST + 1] = "";
   write_run(state, &run);
@@ -277,7 +285,7 @@ void bnd_run_state_set_training(bnd_run_state *state, const char *training) {
 bnd_status bnd_run_state_add_stage(bnd_run_state *state, const bnd_stage_result *stage, bnd_error *error) {
   if (state->stage_count == BND_MAX_STAGES) return bnd_fail(error, BND_ERROR_INTERNAL, "a run has too many stages");
   state->stages[state->stage_count++] = *stage;
-  return write_state(state, error);
+  return bnd_run_state_write(state, error);
 }
 
 typedef struct saving {
@@ -312,7 +320,7 @@ bnd_status bnd_run_state_save_quantizers(bnd_run_state *state, const bnd_graph *
   bnd_visit_quantizers(graph, save_quantizer, &s);
   if (s.failed) return bnd_fail_memory(error, "the run's state");
   state->calibrated = true;
-  return write_state(state, error);
+  return bnd_run_state_write(state, error);
 }
 
 typedef struct restoring {

@@ -31,6 +31,7 @@ void bnd_run_state_set_training(bnd_run_state *state, const char *training);
 /* The saved result of a stage; NULL = not finished yet. */
 const bnd_stage_result *bnd_run_state_stage(const bnd_run_state *state, const char *name);
 bnd_status bnd_run_state_add_stage(bnd_run_state *state, const bnd_stage_result *stage, bnd_error *error);
+bnd_status bnd_run_state_write(const bnd_run_state *state, bnd_error *error); /* after a change of its stages */
 /* Calibrated quantizers of the graph, saved and put back. restore: false when the saved ones do not fit the graph. */
 bnd_status bnd_run_state_save_quantizers(bnd_run_state *state, const bnd_graph *graph, bnd_error *error);
 bool bnd_run_state_restore_quantizers(const bnd_run_state *state, bnd_graph *graph);

@@ -42,10 +42,10 @@ static bool read_text(const bnd_json *root, const char *key, char *text, size_t 
 }
 
 static bnd_status read_profile(const char *name, const bnd_json *root, bnd_target_profile *p, bnd_error *error) {
-  *p = (bnd_target_profile){0};
+  *p = (bnd_target_profile){.float_tail = true};
   static const char *const known[] = {"name", "description", "rounding", "align_concat", "align_pool", "align_slice", "shift_read", "shift_write_add",
                                       "shift_write_mul", "shift_cut", "shift_bias_high", "accumulator_bits", "hard_sigmoid_input", "hard_sigmoid_output_low",
-                                      "hard_sigmoid_shift", "hard_sigmoid_factor", "shift_swish"};
+                                      "hard_sigmoid_shift", "hard_sigmoid_factor", "shift_swish", "float_tail"};
   if (root->type != BND_JSON_OBJECT) return bnd_fail(error, BND_ERROR_FORMAT, "%s: is not a JSON object", name);
   BND_TRY(bnd_json_only_keys(name, root, known, sizeof known / sizeof *known, error));
 #define READ(kind, key, ...) \
@@ -66,6 +66,7 @@ static bnd_status read_profile(const char *name, const bnd_json *root, bnd_targe
   READ(integer, "hard_sigmoid_output_low", &p->hard_sigmoid_output_low);
   READ(integer, "hard_sigmoid_shift", &p->hard_sigmoid_shift);
   READ(limits, "shift_swish", &p->shift_swish);
+  if (bnd_json_member(root, "float_tail")) READ(boolean, "float_tail", &p->float_tail);
 #undef READ
   const bnd_json *factor = bnd_json_member(root, "hard_sigmoid_factor");
   if (!factor || factor->type != BND_JSON_NUMBER || !(factor->number > 0)) return wrong(name, "hard_sigmoid_factor", error);

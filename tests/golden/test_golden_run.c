@@ -33,7 +33,7 @@ static int remove_folder(void **state) {
 
 static void quantize(const char *observer, bool evaluate, bnd_quantize_result *result) {
   bnd_error error = {0};
-  const bnd_quantize_options options = {.checkpoint = GOLDEN "/pico/yolo_nas_pico_shapes.pth", .data = GOLDEN "/shapes", .output = folder,
+  const bnd_quantize_options options = {.recipe = "quark", .checkpoint = GOLDEN "/pico/yolo_nas_pico_shapes.pth", .data = GOLDEN "/shapes", .output = folder,
                                         .calibration_images = 100, .batch = 25, .observer = observer, .no_evaluation = !evaluate};
   if (bnd_quantize(&options, NULL, result, &error) != BND_OK) fail_msg("%s", error.message);
 }

@@ -84,8 +84,9 @@ static void rename_replaced(bnd_node *node, const char *from, const char *to) {
 }
 
 /* B9, B10. Quark does this to every such node, in scope or not. */
-static bnd_status piecewise_linear(bnd_graph *graph, bnd_error *error) {
+static bnd_status piecewise_linear(bnd_graph *graph, bool only_in_scope, bnd_error *error) {
   for (bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
+    if (only_in_scope && node->skip) continue;
     if (bnd_node_is(node, BND_OP_SIGMOID) || bnd_node_is(node, BND_OP_SIGMOID_)) {
       node->op = bnd_operator_of(BND_OP_HARDSIGMOID);
       node->changed_by = "sigmoid to hard sigmoid";
@@ -117,19 +118,24 @@ static bnd_status leaky_relu_to_module(bnd_graph *graph, bnd_error *error) {
   return bnd_finish_sweep(graph, &doomed, error);
 }
 
-bnd_status bnd_quark_hardware_operators(bnd_graph *graph, bnd_error *error) {
+static bnd_status hardware_operators(bnd_graph *graph, bool only_in_scope, bnd_error *error) {
   BND_TRY(split_to_slices(graph, error));
   BND_TRY(drop_idle_slices(graph, error));
-  BND_TRY(piecewise_linear(graph, error));
+  BND_TRY(piecewise_linear(graph, only_in_scope, error));
   return leaky_relu_to_module(graph, error);
 }
 
-bnd_status bnd_quark_prepare(bnd_graph *graph, bnd_error *error) {
+bnd_status bnd_quark_hardware_operators(bnd_graph *graph, bnd_error *error) { return hardware_operators(graph, false, error); }
+
+static bnd_status prepare(bnd_graph *graph, bool only_in_scope, bnd_error *error) {
   BND_TRY(bnd_quark_functions_to_modules(graph, error));
   BND_TRY(bnd_quark_normalize(graph, error));
   BND_TRY(bnd_quark_split_shared_modules(graph, error));
   BND_TRY(bnd_quark_batch_norm_to_convolution(graph, error));
   BND_TRY(bnd_quark_pools(graph, error));
-  BND_TRY(bnd_quark_hardware_operators(graph, error));
+  BND_TRY(hardware_operators(graph, only_in_scope, error));
   return bnd_graph_verify(graph, error);
 }
+
+bnd_status bnd_quark_prepare(bnd_graph *graph, bnd_error *error) { return prepare(graph, false, error); }
+bnd_status bnd_quark_prepare_scope(bnd_graph *graph, bnd_error *error) { return prepare(graph, true, error); }

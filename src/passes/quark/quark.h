@@ -23,6 +23,8 @@ bnd_status bnd_quark_pools(bnd_graph *graph, bnd_error *error);
 bnd_status bnd_quark_hardware_operators(bnd_graph *graph, bnd_error *error);
 /* All of the above but the scope, in Quark's order. */
 bnd_status bnd_quark_prepare(bnd_graph *graph, bnd_error *error);
+/* The same, but outside the scope activations stay what they are: it is computed in float, elsewhere. */
+bnd_status bnd_quark_prepare_scope(bnd_graph *graph, bnd_error *error);
 
 /* Annotates and inserts quantizers: a FAKE_QUANTIZE node behind every quantized tensor (`fake_quantizer_N`), weight and bias quantizers in modules. */
 bnd_status bnd_quark_insert_quantizers(bnd_graph *graph, const bnd_quantization_config *config, bnd_error *error);

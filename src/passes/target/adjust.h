@@ -26,6 +26,8 @@ const char *bnd_rule_meaning(bnd_rule rule); /* one line for a person */
 bnd_status bnd_clip_to_relu(bnd_graph *graph, bnd_error *error);
 /* Enforces every rule once, in order, one sweep over the nodes each, as Quark does: a later rule may undo an earlier one. */
 void bnd_adjust_positions(bnd_graph *graph, const bnd_target_profile *target);
+/* Enforces them until every rule holds. *sweeps (may be NULL): how many that took; 0 = nothing was broken. BND_ERROR_MODEL when they cannot all hold. */
+bnd_status bnd_adjust_to_fixed_point(bnd_graph *graph, const bnd_target_profile *target, int *sweeps, bnd_error *error);
 /* A mul by the target's factor behind every quantized hard sigmoid: what the hardware computes instead of x/6 + 1/2. */
 bnd_status bnd_hard_sigmoid_to_hardware(bnd_graph *graph, const bnd_target_profile *target, bnd_error *error);
 

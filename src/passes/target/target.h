@@ -27,6 +27,7 @@ typedef struct bnd_target_profile {
   int hard_sigmoid_output_low;   /* smallest position of its output */
   int hard_sigmoid_shift;        /* shift = this + ipos - opos, must be positive */
   double hard_sigmoid_factor;    /* the hardware's 1/6 over the exact one */
+  bool float_tail;               /* what stands behind the last learned layers may stay in float, on the host; a profile that does not say so allows it */
   bnd_limits shift_swish;        /* x * hardsigmoid(x): ipos0 + ipos1 - opos */
 } bnd_target_profile;
 

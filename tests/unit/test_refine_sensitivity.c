@@ -1,0 +1,142 @@
+/* Sensitivity: a tensor spoilt by hand comes first, the bound is kept, and nothing is changed. */
+#include "refine_work.h"
+
+#include "flow/target_profile.h"
+#include "formats/json/json.h"
+#include "refine/sensitivity.h"
+
+static bnd_target_profile target;
+
+static workshop *open_table(int threads) {
+  workshop *w = open_workshop(BND_BACKEND_REFERENCE, threads);
+  ASSERT_OK(bnd_target_profile_load(NULL, &target, error));
+  w->work.target = &target;
+  ASSERT_OK(bnd_adjust_to_fixed_point(w->graph, &target, NULL, error));
+  return w;
+}
+
+/* An activation between two layers that no rule ties to others, with a scale sixteen times too large. */
+static bnd_node *spoil(bnd_graph *graph) {
+  for (bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
+    if (!bnd_is_fake_quantize(node) || node->user_count != 1 || !bnd_is_conv_module(node->users[0]) || !bnd_is_relu(bnd_arg_node(node, 0))) continue;
+    node->module->quantizer->position[0] -= 4;
+    if (bnd_check_positions(graph, &target, NULL, NULL) == 0) return node;
+    node->module->quantizer->position[0] += 4;
+  }
+  fail_msg("no activation to spoil");
+  return NULL;
+}
+
+static void spoilt_tensor_comes_first(void **state) {
+  (void)state;
+  workshop *w = open_table(2);
+  const bnd_node *spoilt = spoil(w->graph);
+  const record before = trained_bytes(w->graph);
+  bnd_sensitivity table;
+  ASSERT_OK(bnd_sensitivity_measure(&w->work, NULL, &table, error));
+  const record after = trained_bytes(w->graph);
+  assert_true(same_record(&before, &after));
+  assert_int_equal(table.images, 2);
+  assert_string_equal(table.rows[0].node, spoilt->name);
+  assert_int_equal(table.rows[0].kind, BND_TENSOR_ACTIVATION);
+  assert_int_equal(table.rows[0].position, spoilt->module->quantizer->position[0]);
+  assert_true(table.rows[0].without < table.everything / 2);
+  for (size_t i = 1; i < table.count; i++) {
+    assert_true(table.rows[i].alone <= table.rows[i - 1].alone);
+    assert_true(table.rows[i].without > table.rows[0].without);
+    assert_true(table.rows[i].alone >= 0);
+    assert_true(table.rows[i].remedy && *table.rows[i].remedy);
+  }
+  size_t quantizers = 0;
+  for (const bnd_node *node = bnd_graph_first(w->graph); node; node = node->next)
+    if (node->module) quantizers += (node->module->quantizer != NULL) + (node->module->weight_quantizer != NULL) + (node->module->bias_quantizer != NULL);
+  assert_int_equal(table.count, quantizers);
+  bnd_sensitivity_free(&table);
+  free(before.bytes), free(after.bytes);
+  close_workshop(w);
+}
+
+/* A network with one quantizer left is that quantizer alone. */
+static void last_tensor_is_everything(void **state) {
+  (void)state;
+  workshop *w = open_table(1);
+  bnd_sensitivity table;
+  ASSERT_OK(bnd_sensitivity_measure(&w->work, NULL, &table, error));
+  for (bnd_node *node = bnd_graph_first(w->graph), *next; node; node = next) {
+    next = node->next;
+    if (bnd_is_conv_module(node)) {
+      bnd_quantizer_destroy(node->module->weight_quantizer);
+      bnd_quantizer_destroy(node->module->bias_quantizer);
+      node->module->weight_quantizer = node->module->bias_quantizer = NULL;
+    } else if (bnd_is_fake_quantize(node) && strcmp(node->name, table.rows[0].node) != 0) {
+      bnd_node_replace_all_uses(node, bnd_arg_node(node, 0), false);
+      bnd_node_erase(node);
+    }
+  }
+  bnd_sensitivity single;
+  ASSERT_OK(bnd_sensitivity_measure(&w->work, NULL, &single, error));
+  assert_int_equal(single.count, table.rows[0].kind == BND_TENSOR_ACTIVATION ? 1 : 0);
+  if (single.count) {
+    assert_true(single.rows[0].alone == single.everything);
+    assert_true(single.rows[0].alone == table.rows[0].alone);
+    assert_true(single.rows[0].without == 0);
+  }
+  bnd_sensitivity_free(&single);
+  bnd_sensitivity_free(&table);
+  close_workshop(w);
+}
+
+static void bound_is_kept(void **state) {
+  (void)state;
+  workshop *w = open_table(1);
+  bnd_sensitivity all, table;
+  ASSERT_OK(bnd_sensitivity_measure(&w->work, &(bnd_sensitivity_options){.images = 1}, &all, error));
+  ASSERT_OK(bnd_sensitivity_measure(&w->work, &(bnd_sensitivity_options){.runs = all.count + 1 + 5}, &table, error));
+  assert_int_equal(table.images, 1);
+  for (size_t i = 0; i < table.count; i++) {
+    assert_true(table.rows[i].alone == all.rows[i].alone);
+    assert_int_equal(isnan(table.rows[i].without), i >= 5);
+  }
+  bnd_sensitivity_free(&table);
+  ASSERT_OK(bnd_sensitivity_measure(&w->work, &(bnd_sensitivity_options){.only_alone = true, .no_biases = true}, &table, error));
+  for (size_t i = 0; i < table.count; i++) {
+    assert_true(isnan(table.rows[i].without));
+    assert_int_not_equal(table.rows[i].kind, BND_TENSOR_BIAS);
+  }
+  bnd_sensitivity_free(&table);
+  bnd_sensitivity_free(&all);
+  close_workshop(w);
+}
+
+static void text_and_json(void **state) {
+  (void)state;
+  bnd_string texts[2] = {{0}}, json = {0};
+  bnd_sensitivity table;
+  for (int k = 0; k < 2; k++) { /* any number of threads */
+    workshop *w = open_table(1 + 2 * k);
+    ASSERT_OK(bnd_sensitivity_measure(&w->work, NULL, &table, error));
+    bnd_sensitivity_print(&table, 0, &texts[k]);
+    close_workshop(w);
+    if (k == 0) bnd_sensitivity_free(&table);
+  }
+  assert_string_equal(texts[0].text, texts[1].text);
+  bnd_sensitivity_json(&table, &json);
+  bnd_arena *arena = bnd_arena_create();
+  const bnd_json *root;
+  ASSERT_OK(bnd_json_parse("table", json.text, json.length, arena, &root, error));
+  assert_int_equal(bnd_json_member(root, "images")->integer, 2);
+  const bnd_json *tensors = bnd_json_member(root, "tensors");
+  assert_int_equal(tensors->count, table.count);
+  assert_string_equal(bnd_json_member(tensors->first, "node")->text, table.rows[0].node);
+  assert_true(bnd_json_member(tensors->first, "alone")->number == table.rows[0].alone);
+  bnd_arena_destroy(arena);
+  bnd_sensitivity_free(&table);
+  bnd_string_free(&texts[0]), bnd_string_free(&texts[1]), bnd_string_free(&json);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(spoilt_tensor_comes_first), cmocka_unit_test(last_tensor_is_everything), cmocka_unit_test(bound_is_kept), cmocka_unit_test(text_and_json),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
