@@ -13,7 +13,7 @@ in each round each one in turn runs some passes, so that all see the same machin
 --batch:  images a pass. binade runs a batch as evaluation does: one image to a thread. Peers get a batch in one tensor.
 --cpu-time counts processor time, which with --threads 1 also compares on a busy machine.
 """
-import argparse, importlib, json, os, re, shlex, subprocess, sys, time
+import argparse, importlib, json, os, re, shlex, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -24,6 +24,9 @@ AGAINST = {"onnxruntime FP32": "binade FP32", "onnxruntime QDQ": "binade INT8", 
            "PyTorch eager": "binade FP32", "PyTorch JIT": "binade FP32", "Quark": "binade fake-quant", "binade fake-quant": "binade FP32", "binade FP32": "binade INT8"}
 
 # --- a peer, in a process of its own: says "ready" or "no: REASON", then answers each line with the shortest time in ms ---
+
+
+kept = []  # temporary files, gone with the process
 
 
 def onnx_file(path, batch):
@@ -43,9 +46,10 @@ def onnx_file(path, batch):
     for value in [*model.graph.input, *model.graph.output]:
         value.type.tensor_type.shape.dim[0].dim_value = batch
     del model.graph.value_info[:]
-    other = re.sub(r"\.onnx$", f".batch{batch}.{os.getpid()}.onnx", path)
-    onnx.save(model, other)
-    return other
+    other = tempfile.NamedTemporaryFile(suffix=".onnx")
+    kept.append(other)
+    onnx.save(model, other.name)
+    return other.name
 
 
 def onnxruntime_peer(case, image):
