@@ -1,10 +1,11 @@
 /* What the steps of the recipe `best` do to a checkpoint, alone and together: mean average precision and distance from the float network.
 
-   bench_refine_steps CHECKPOINT DATA [--images N] [--evaluate N] [--size S] [--threads N] [--min-max] STEP[,STEP...] ...
+   bench_refine_steps CHECKPOINT DATA [--images N] [--evaluate N] [--size S] [--threads N] [--min-max] [--fold] [--float] STEP[,STEP...] ...
 
-   Each argument behind the options is a run of its own: the network is quantized with box decode, softmax and sigmoid left in float, calibrated on N
-   images of train2017, treated by the steps in order and evaluated on val2017. Steps: equalize, analytic, empirical, exponents, sensitivity, adjust;
-   "none" for nothing. */
+   Each argument behind the options is a run of its own: the network is quantized with its tail left in float (factors folded with --fold), calibrated on N
+   images of train2017, treated by the steps in order, put under the target's rules and evaluated on val2017. The distance is that over the 32 images behind
+   those N. Steps: equalize (equalize1 and fit are its two parts), analytic, empirical, exponents, search, sensitivity, none; drop-X leaves out quantizers:
+   w weights, b biases, a activations, p predictions. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,10 +110,6 @@ static void step(bnd_refinement *work, const char *name) {
   const double begin = seconds();
   if (strcmp(name, "equalize") == 0) must(bnd_refine_equalize(work, &report, error));
   else if (strcmp(name, "equalize1") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){0}, &report, error));
-  else if (strcmp(name, "equalize2") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){.powers_of_two = true}, &report, error));
-  else if (strcmp(name, "equalizew3") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){.weights = 0.3}, &report, error));
-  else if (strcmp(name, "equalizew1") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){.weights = 0.1}, &report, error));
-  else if (strcmp(name, "equalizei") == 0) must(bnd_refine_equalize_with(work, &(bnd_equalize_options){.iterations = 100}, &report, error));
   else if (strcmp(name, "fit") == 0) must(bnd_refine_fit(work, &report, error));
   else if (strcmp(name, "analytic") == 0) must(bnd_refine_bias_analytic(work, &report, error));
   else if (strcmp(name, "empirical") == 0) must(bnd_refine_bias_empirical(work, NULL, &report, error));
@@ -125,8 +122,7 @@ static void step(bnd_refinement *work, const char *name) {
     must(bnd_sensitivity_measure(work, &(bnd_sensitivity_options){.images = 2, .no_biases = true}, &table, error));
     bnd_sensitivity_print(&table, 60, &report);
     bnd_sensitivity_free(&table);
-  } else if (strcmp(name, "rounds") == 0) must(bnd_refine_bias_empirical(work, &(bnd_bias_options){.images=32,.rounds=1000}, &report, error));
-  else if (strcmp(name, "none") != 0) {
+  } else if (strcmp(name, "none") != 0) {
     fprintf(stderr, "bench_refine_steps: no step is called %s\n", name);
     exit(1);
   }
