@@ -30,15 +30,16 @@ bool bnd_recipe_is_best(const bnd_quantize_options *options) { return !options->
 /* Steps that change the graph come before calibration; `run` is NULL for them. */
 typedef enum graph_step { HEAD, FOLD, GRAPH_STEPS } graph_step;
 
+/* Off: what was not seen to raise mAP behind the steps before it (docs/best.md). */
 static const bnd_step_name NAMES[] = {
     {"head", "what stands behind the last learned layers stays in float", true},
     {"fold", "factors folded into layers, what changes nothing removed", true},
     {"equalize", "channels that one scale serves badly made alike, exactly, from layer to layer", true},
     {"exponents", "exponents by the error they cause behind the next layer", true},
     {"bias-analytic", "biases take back what rounding the weights adds to the mean", true},
-    {"bias", "biases take back whatever moved the mean, measured layer after layer", true},
-    {"search", "the exponents that matter most tried one by one on the whole network", true},
-    {"reconstruct", "weights and biases of one block after the other trained to compute what the float block computes", true},
+    {"bias", "biases take back whatever moved the mean, measured layer after layer", false},
+    {"search", "the exponents that matter most tried one by one on the whole network", false},
+    {"reconstruct", "weights and biases of one block after the other trained to compute what the float block computes", false},
     {"distill", "the whole network trained without labels until it answers as the float one does", false},
 };
 /* What steps with a state of their own find in bnd_refinement.user. */
