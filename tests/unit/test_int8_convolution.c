@@ -54,6 +54,8 @@ static bnd_convolution_shape some_shape(bnd_random *random) {
   static const int64_t windows[] = {1, 1, 2, 3, 3, 3, 4, 5};
   bnd_convolution_shape s = {
       .images = (size_t)between(random, 1, 3), .in_channels = (size_t)between(random, 1, 70), .out_channels = (size_t)between(random, 1, 70)};
+  /* where the last vector of channels is not full oneDNN's older kernels are not used: seldom here */
+  if (between(random, 0, 15)) s.out_channels = (s.out_channels + 7) / 8 * 8;
   int64_t in[2], out[2];
   for (int i = 0; i < 2; i++) {
     s.window[i] = i && bnd_random_chance(random, 0.8) ? s.window[0] : windows[between(random, 0, 7)];
@@ -341,6 +343,7 @@ static void run_limited(const char *instructions) {
   const pid_t child = fork();
   assert_true(child >= 0);
   if (child == 0) {
+    if (!freopen("/dev/null", "w", stdout)) _exit(1); /* cases within a case would be counted; failures go to stderr */
     setenv("DNNL_MAX_CPU_ISA", instructions, 1);
     const struct CMUnitTest tests[] = {{instructions, bytes_are_those_of_the_integers, NULL, NULL, NULL}};
     const int failed = cmocka_run_group_tests_name(instructions, tests, NULL, NULL);

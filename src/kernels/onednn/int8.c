@@ -104,9 +104,13 @@ static bnd_status pack(const bnd_onednn *engine, const bnd_convolution_shape *sh
   return pack_weight(engine, shape, operands->weight, made, error);
 }
 
-/* Everything but "ref" is generated for this processor; sums of integers do not mind how they are cut. */
-static bool is_generated(const char *kernel) {
-  return *kernel && !strstr(kernel, "ref") && !strstr(kernel, "gemm");
+/* Everything but "ref" is generated for this processor; sums of integers do not mind how they are cut. The kernels for AVX2 and SSE4.1 ("uni") of oneDNN
+   2.6 write whole vectors where the last output channels fill only a part of one: over the next pixel, which may be another thread's, and at the end
+   over what is not theirs. */
+static bool is_usable(const char *kernel, const bnd_convolution_shape *shape) {
+  enum { VECTOR = 8 };
+  if (!*kernel || strstr(kernel, "ref") || strstr(kernel, "gemm")) return false;
+  return !strstr(kernel, "uni") || shape->out_channels % VECTOR == 0;
 }
 
 static bnd_status build(bnd_onednn *engine, const bnd_convolution_shape *shape, const bnd_int8_operands *operands, dnnl_data_type_t result,
@@ -120,7 +124,7 @@ static bnd_status build(bnd_onednn *engine, const bnd_convolution_shape *shape, 
   if (status == dnnl_unimplemented) return BND_OK;
   if (status != dnnl_success) return bnd_onednn_fail(error, status, "describing an int8 convolution");
   bnd_onednn_set_kernel_name(made);
-  if (!is_generated(made->kernel)) return BND_OK;
+  if (!is_usable(made->kernel, shape)) return BND_OK;
   *found = true;
   made->engine = engine->engine;
   status = dnnl_primitive_create(&made->primitive, made->description);
