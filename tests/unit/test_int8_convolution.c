@@ -54,8 +54,6 @@ static bnd_convolution_shape some_shape(bnd_random *random) {
   static const int64_t windows[] = {1, 1, 2, 3, 3, 3, 4, 5};
   bnd_convolution_shape s = {
       .images = (size_t)between(random, 1, 3), .in_channels = (size_t)between(random, 1, 70), .out_channels = (size_t)between(random, 1, 70)};
-  /* where the last vector of channels is not full oneDNN's older kernels are not used: seldom here */
-  if (between(random, 0, 15)) s.out_channels = (s.out_channels + 7) / 8 * 8;
   int64_t in[2], out[2];
   for (int i = 0; i < 2; i++) {
     s.window[i] = i && bnd_random_chance(random, 0.8) ? s.window[0] : windows[between(random, 0, 7)];
@@ -213,9 +211,10 @@ static void compare(const problem *p, const int8_t *y, const char *kernel, tally
           if (y[at] != expected)
             fail_msg(
                 "%s: [%zu][%zu][%zu][%zu] is %d instead of %d; sum %lld, bias %d; positions: x %d, weight %d, bias %d, y %d; %zu -> %zu channels, "
-                "window %d x %d, %d threads",
+                "window %d x %d, strides %d %d, padding %d %d, %zu images of %zu x %zu, %d threads",
                 kernel, n, row, column, o, y[at], expected, (long long)sum, p->has_bias ? p->bias[o] : 0, p->x_position, p->weight_position[o],
-                p->bias_position[o], p->y_position, s->in_channels, s->out_channels, (int)s->window[0], (int)s->window[1], p->threads);
+                p->bias_position[o], p->y_position, s->in_channels, s->out_channels, (int)s->window[0], (int)s->window[1], (int)s->stride[0], (int)s->stride[1],
+                (int)s->padding[0], (int)s->padding[1], s->images, s->in_height, s->in_width, p->threads);
         }
   for (size_t i = at; i < at + GUARD; i++) assert_int_equal(y[i], UNTOUCHED);
   t->values += at;
@@ -322,7 +321,7 @@ static size_t run_problems(way *by, uint32_t epoch, uint32_t count) {
   printf("           inputs %s; %zu convolutions, %zu left out; %zu values, of them saturated %.0f %%, zero %.0f %%\n",
          level == BND_INT8_SIGNED ? "of both signs" : "without negative bytes", t.run, t.left_out, t.values,
          100. * (double)t.saturated / (double)t.values, 100. * (double)t.zero / (double)t.values);
-  assert_true(t.run > 9 * t.left_out);
+  assert_true(t.run > 5 * t.left_out); /* strided 1x1 convolutions are left out for older instructions */
   assert_true(t.saturated < t.values * 9 / 10); /* else little would have been compared */
   return t.run;
 }

@@ -105,12 +105,11 @@ static bnd_status pack(const bnd_onednn *engine, const bnd_convolution_shape *sh
 }
 
 /* Everything but "ref" is generated for this processor; sums of integers do not mind how they are cut. The kernels for AVX2 and SSE4.1 ("uni") of oneDNN
-   2.6 write whole vectors where the last output channels fill only a part of one: over the next pixel, which may be another thread's, and at the end
-   over what is not theirs. */
+   2.6 gather the pixels of a strided 1x1 convolution in whole vectors and with several threads write over each other's first ones. */
 static bool is_usable(const char *kernel, const bnd_convolution_shape *shape) {
-  enum { VECTOR = 8 };
+  const bool single = shape->window[0] == 1 && shape->window[1] == 1, strided = shape->stride[0] != 1 || shape->stride[1] != 1;
   if (!*kernel || strstr(kernel, "ref") || strstr(kernel, "gemm")) return false;
-  return !strstr(kernel, "uni") || shape->out_channels % VECTOR == 0;
+  return !strstr(kernel, "uni") || !single || !strided;
 }
 
 static bnd_status build(bnd_onednn *engine, const bnd_convolution_shape *shape, const bnd_int8_operands *operands, dnnl_data_type_t result,
