@@ -43,7 +43,8 @@ static layout layout_of(const bnd_executor *executor) {
 }
 
 static bnd_status open_executor(const bnd_graph *graph, bnd_exec_mode mode, bnd_exec_backend backend, bnd_executor **executor, bnd_error *error) {
-  const bnd_exec_options options = {.mode = mode, .backend = backend, .threads = 1, .output_limit = 2};
+  const bool integers = mode == BND_EXEC_FAKE_QUANTIZE && backend == BND_BACKEND_ONEDNN; /* the same bits, sooner */
+  const bnd_exec_options options = {.mode = mode, .backend = integers ? BND_BACKEND_INT8 : backend, .threads = 1, .output_limit = 2};
   return bnd_executor_create(graph, &options, executor, error);
 }
 
