@@ -12,6 +12,7 @@
 #include "flow/evaluation.h"
 #include "flow/target_profile.h"
 #include "passes/quark/quark.h"
+#include "passes/stub.h"
 #include "refine/reconstruct.h"
 #include "refine/distill.h"
 
@@ -43,14 +44,7 @@ static void print_log(void *user, bnd_log_level level, const char *message) {
 }
 
 static void put_stub(bnd_node *node, bnd_operator_id kind) {
-  const bnd_operator *op = bnd_operator_of(kind);
-  const bnd_arg arg = bnd_arg_of_node(node);
-  bnd_node *stub = bnd_graph_call(node->graph, op, op->name, &arg, 1);
-  bnd_node_move_after(stub, node);
-  stub->scope = node->scope;
-  stub->shape[0] = node->shape[0];
-  stub->dtype = node->dtype;
-  bnd_node_replace_all_uses(node, stub, true);
+  bnd_node_replace_all_uses(node, bnd_insert_stub(node, kind, NULL), true);
 }
 
 /* A dequantizing stub behind every convolution whose weights are called *_pred: what follows is decode. */
