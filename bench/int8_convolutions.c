@@ -10,44 +10,19 @@
    as they are among its other steps. --cpu-time counts processor time, for one thread on a busy machine; --layers prints every layer. */
 #include <math.h>
 #include <omp.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+
+#include "convolutions.h"
 
 #include "base/memory.h"
 #include "exec/exec.h"
 #include "flow/model.h"
-#include "kernels/onednn/compat.h"
 #include "kernels/onednn/int8.h"
-
-static clockid_t clock_id = CLOCK_MONOTONIC;
-
-static double now_ms(void) {
-  struct timespec t;
-  clock_gettime(clock_id, &t);
-  return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
-static void die(const char *what) {
-  fprintf(stderr, "bench_int8_convolutions: %s\n", what);
-  exit(1);
-}
-
-static void check(dnnl_status_t status) {
-  if (status != dnnl_success) die("oneDNN failed");
-}
 
 static const float SCALE = 0x1p-9f;
 
-typedef struct layer_shape {
-  char name[64];
-  int in, out, height, width, window, stride, padding, relu;
-} layer_shape;
-
 /* --- oneDNN alone --- */
 
-enum { TYPES = 2, LAYOUTS = 2, CANDIDATES = TYPES * TYPES * LAYOUTS * LAYOUTS, ROLES = 6, LAYERS = 128 };
+enum { TYPES = 2, LAYOUTS = 2, CANDIDATES = TYPES * TYPES * LAYOUTS * LAYOUTS, ROLES = 6 };
 
 typedef struct candidate {
   dnnl_primitive_t primitive; /* NULL = oneDNN has nothing generated for this */
@@ -86,47 +61,15 @@ static void add_queried(candidate *c, int role, dnnl_engine_t engine, const_dnnl
   add_argument(c, role, engine, desc, pool(which, dnnl_memory_desc_get_size(desc)));
 }
 
-static dnnl_primitive_attr_t make_attributes(const layer_shape *l) {
-  dnnl_primitive_attr_t attributes;
-  dnnl_post_ops_t tail;
-  check(dnnl_primitive_attr_create(&attributes));
-  check(dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user));
-  check(bnd_dnnl_set_scales(attributes, 1, &SCALE));
-  check(dnnl_post_ops_create(&tail));
-  if (l->relu) check(bnd_dnnl_append_eltwise(tail, dnnl_eltwise_relu, 0.f, 0.f));
-  check(dnnl_primitive_attr_set_post_ops(attributes, tail));
-  check(dnnl_post_ops_destroy(tail));
-  return attributes;
-}
-
 static void make_candidate(dnnl_engine_t engine, const layer_shape *l, int number, candidate *c) {
   static const dnnl_data_type_t types[TYPES] = {dnnl_u8, dnnl_s8};
   static const dnnl_format_tag_t layouts[LAYOUTS] = {dnnl_nhwc, dnnl_format_tag_any};
   const int x_type = number % 2, y_type = number / 2 % 2, x_layout = number / 4 % 2, y_layout = number / 8;
-  const dnnl_dims_t x_dims = {1, l->in, l->height, l->width}, y_dims = {1, l->out, l->height / l->stride, l->width / l->stride};
-  const dnnl_dims_t w_dims = {l->out, l->in, l->window, l->window}, b_dims = {l->out};
-  bnd_dnnl_desc x, y, w, b;
-  check(bnd_dnnl_desc_init(&x, 4, x_dims, types[x_type], layouts[x_layout]));
-  check(bnd_dnnl_desc_init(&y, 4, y_dims, types[y_type], layouts[y_layout]));
-  check(bnd_dnnl_desc_init(&w, 4, w_dims, dnnl_s8, dnnl_format_tag_any));
-  check(bnd_dnnl_desc_init(&b, 1, b_dims, dnnl_f32, dnnl_a));
-  const bnd_dnnl_convolution convolution = {BND_DNNL_INFERENCE,
-                                            bnd_dnnl_desc_get(&x),
-                                            bnd_dnnl_desc_get(&w),
-                                            bnd_dnnl_desc_get(&b),
-                                            bnd_dnnl_desc_get(&y),
-                                            {l->stride, l->stride},
-                                            {0, 0},
-                                            {l->padding, l->padding}};
-  dnnl_primitive_attr_t attributes = make_attributes(l);
+  const offer o = {types[x_type], dnnl_s8, types[y_type], layouts[x_layout], layouts[y_layout], &SCALE};
   dnnl_primitive_desc_t description;
   const char *kernel;
   c->best = INFINITY;
-  const dnnl_status_t status = bnd_dnnl_convolution_describe(&description, engine, &convolution, NULL, attributes);
-  check(dnnl_primitive_attr_destroy(attributes));
-  if (status != dnnl_success) return;
-  check(dnnl_primitive_desc_query(description, dnnl_query_impl_info_str, 0, &kernel));
-  if (strstr(kernel, "ref")) return;
+  if (!describe_convolution(engine, l, &o, &description, &kernel)) return;
   snprintf(c->name, sizeof c->name, "%s %s->%s %s->%s", kernel, x_type ? "s8" : "u8", y_type ? "s8" : "u8", x_layout ? "any" : "nhwc", y_layout ? "any" : "nhwc");
   check(dnnl_primitive_create(&c->primitive, description));
   add_queried(c, DNNL_ARG_SRC, engine, description, dnnl_query_src_md, 0, INPUT);
@@ -152,7 +95,6 @@ typedef struct ours {
 } ours;
 
 static void make_ours(bnd_onednn *engine, const layer_shape *l, int threads, ours *o) {
-  bnd_error error = {0};
   const size_t in = (size_t)l->in, out = (size_t)l->out, height = (size_t)l->height, width = (size_t)l->width, stride = (size_t)l->stride;
   const bnd_convolution_shape shape = {1, in, height, width, out, height / stride, width / stride, {l->window, l->window}, {l->stride, l->stride},
                                        {l->padding, l->padding}, {1, 1}, false};
@@ -162,11 +104,11 @@ static void make_ours(bnd_onednn *engine, const layer_shape *l, int threads, our
   const bnd_int8_operands operands = {.non_negative = true, .weight = weight, .scale = &SCALE, .scale_count = 1, .bias = bias,
                                       .low = l->relu ? 0.f : -128.f, .high = 127.f};
   o->best = INFINITY;
-  if (bnd_onednn_int8_create(engine, &shape, &operands, threads, &o->convolution, &error) != BND_OK) die(error.message);
+  must(bnd_onednn_int8_create(engine, &shape, &operands, threads, &o->convolution, error));
   free(weight);
   free(bias);
   if (!o->convolution) return;
-  if (bnd_onednn_call_create(o->convolution, &o->call, &error) != BND_OK) die(error.message);
+  must(bnd_onednn_call_create(o->convolution, &o->call, error));
   pool(INPUT, in * height * width);
   pool(OUTPUT, out * height * width);
   pool(SCRATCH, bnd_onednn_convolution_scratch_bytes(o->convolution));
@@ -206,22 +148,6 @@ static const candidate *best_of(const layer *l) {
   return best;
 }
 
-static int read_layers(layer *layers) {
-  FILE *file = fopen(BENCH_FOLDER "/convolutions.txt", "r");
-  char line[256];
-  int count = 0;
-  if (!file) die("convolutions.txt is missing");
-  while (fgets(line, sizeof line, file) && count < LAYERS) {
-    layer_shape *l = &layers[count].shape;
-    if (line[0] == '#') continue;
-    if (sscanf(line, "%63s %d %d %d %d %d %d %d %d", l->name, &l->in, &l->out, &l->height, &l->width, &l->window, &l->stride, &l->padding, &l->relu) != 9)
-      die("convolutions.txt");
-    count++;
-  }
-  fclose(file);
-  return count;
-}
-
 /* --- the network --- */
 
 typedef struct network {
@@ -231,17 +157,17 @@ typedef struct network {
 } network;
 
 static network open_network(const char *path, int threads) {
-  bnd_error error = {0};
   bnd_model *model;
   bnd_graph *graph;
   network n = {0};
   int width, height;
   bnd_exec_options exec = {.backend = BND_BACKEND_INT8, .threads = threads, .output_limit = 2, .non_negative_inputs = true};
-  if (bnd_model_open(path, &model, &error) != BND_OK || bnd_model_size(model, 0, &width, &height, &error) != BND_OK ||
-      bnd_model_detector(model, BND_YOLO_NAS_FOLDED, width, height, &graph, &exec.mode, &error) != BND_OK)
-    die(error.message);
+  must(bnd_model_open(path, &model, error));
+  must(bnd_model_size(model, 0, &width, &height, error));
+  must(bnd_model_detector(model, BND_YOLO_NAS_FOLDED, width, height, &graph, &exec.mode, error));
   if (exec.mode != BND_EXEC_FAKE_QUANTIZE) die("the network is not quantized");
-  if (bnd_executor_create(graph, &exec, &n.executor, &error) != BND_OK || bnd_session_create(n.executor, &n.session, &error) != BND_OK) die(error.message);
+  must(bnd_executor_create(graph, &exec, &n.executor, error));
+  must(bnd_session_create(n.executor, &n.session, error));
   bnd_session_set_timing(n.session, true);
   n.input = bnd_calloc(3 * (size_t)width * (size_t)height, sizeof *n.input);
   if (!n.input) die("out of memory");
@@ -251,8 +177,7 @@ static network open_network(const char *path, int threads) {
 }
 
 static void run_network(const network *n) {
-  bnd_error error = {0};
-  if (n->executor && bnd_session_run(n->session, (const float *const[]){n->input}, NULL, NULL, &error) != BND_OK) die(error.message);
+  if (n->executor) must(bnd_session_run(n->session, (const float *const[]){n->input}, NULL, NULL, error));
 }
 
 static void print_network(const network *n, double sum_of_bests) {
@@ -284,18 +209,19 @@ int main(int count, char **words) {
   }
   if (threads < 1 || rounds < 1) die("usage: bench_int8_convolutions [--threads N] [--rounds N] [--cpu-time] [--layers] [INT8.onnx]");
 
-  static layer layers[LAYERS];
-  bnd_error error = {0};
+  static layer layers[MOST_CONVOLUTIONS];
+  static layer_shape shapes[MOST_CONVOLUTIONS];
   bnd_onednn *engine;
   dnnl_engine_t raw_engine;
   dnnl_stream_t stream;
   omp_set_num_threads(threads);
   make_pools();
-  if (bnd_onednn_create(&engine, &error) != BND_OK) die(error.message);
+  must(bnd_onednn_create(&engine, error));
   check(dnnl_engine_create(&raw_engine, dnnl_cpu, 0));
   check(dnnl_stream_create(&stream, raw_engine, dnnl_stream_default_flags));
-  const int layer_count = read_layers(layers);
+  const int layer_count = read_convolutions(shapes);
   for (int i = 0; i < layer_count; i++) {
+    layers[i].shape = shapes[i];
     for (int k = 0; k < CANDIDATES; k++) make_candidate(raw_engine, &layers[i].shape, k, &layers[i].candidates[k]);
     make_ours(engine, &layers[i].shape, threads, &layers[i].ours);
   }

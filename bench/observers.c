@@ -7,10 +7,8 @@
    next is asked for; the quarter of the times that is shortest is looked at, the longest of it reported. "values kept" is the observed plan without an
    observer: what keeping every observed value costs by itself. Images that calibration had to run twice are counted and not in the time of one. */
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+
+#include "bench.h"
 
 #include "calib/calibrate.h"
 #include "flow/dataset.h"
@@ -28,24 +26,15 @@ typedef struct images {
   size_t time_count[CASES];
 } images;
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static void die(const char *what) {
-  fprintf(stderr, "bench_observers: %s\n", what);
-  exit(1);
-}
+static double now(void) { return bnd_clock_seconds(CLOCK_PROCESS_CPUTIME_ID); }
 
 static void finish_image(images *all) {
   if (all->begin > 0 && all->time_count[all->kind] < MOST_TIMES) all->times[all->kind][all->time_count[all->kind]++] = now() - all->begin;
   all->begin = 0;
 }
 
-static bnd_status load(void *user, size_t index, float *input, bnd_error *error) {
-  (void)error;
+static bnd_status load(void *user, size_t index, float *input, bnd_error *why) {
+  (void)why;
   images *all = user;
   finish_image(all);
   memcpy(input, all->data[index], all->size * sizeof *input);
@@ -54,52 +43,47 @@ static bnd_status load(void *user, size_t index, float *input, bnd_error *error)
 }
 
 static void read_images(const bnd_model *model, const char *folder, size_t count, int size, images *all) {
-  bnd_error error = {0};
   bnd_dataset dataset;
-  if (bnd_dataset_open(model, folder, "val2017", size, count, false, &dataset, &error) != BND_OK) die(error.message);
+  must(bnd_dataset_open(model, folder, "val2017", size, count, false, &dataset, error));
   all->count = dataset.count;
   all->size = bnd_dataset_source(&dataset, 1).input_size;
   all->data = calloc(dataset.count, sizeof *all->data);
-  for (size_t i = 0; i < all->count && all->data; i++)
-    if (!(all->data[i] = malloc(all->size * sizeof(float))) || bnd_dataset_load(&dataset, i, all->data[i], NULL, &error) != BND_OK) die(error.message);
+  for (size_t i = 0; i < all->count && all->data; i++) {
+    if (!(all->data[i] = malloc(all->size * sizeof(float)))) die("out of memory");
+    must(bnd_dataset_load(&dataset, i, all->data[i], NULL, error));
+  }
   bnd_dataset_close(&dataset);
 }
 
 static bnd_graph *quantized_graph(const bnd_model *model, int size, bnd_observer_kind observer) {
-  bnd_error error = {0};
   bnd_graph *graph;
   const bnd_quantize_options scope = {0};
   const bnd_yolo_nas_options options = {.form = BND_YOLO_NAS_PARTIAL, .height = size, .width = size, .raw_outputs = true, .stubs = true};
   bnd_quantization_config config = bnd_quantization_config_xint8(observer);
-  if (bnd_model_graph(model, &options, &graph, &error) != BND_OK || bnd_scope_place(graph, &scope, &error) != BND_OK ||
-      bnd_quark_mark_scope(graph, &error) != BND_OK || bnd_quark_prepare(graph, &error) != BND_OK ||
-      bnd_quark_insert_quantizers(graph, &config, &error) != BND_OK || bnd_infer_shapes(graph, &error) != BND_OK)
-    die(error.message);
+  must(bnd_model_graph(model, &options, &graph, error));
+  must(bnd_scope_place(graph, &scope, error));
+  must(bnd_quark_mark_scope(graph, error));
+  must(bnd_quark_prepare(graph, error));
+  must(bnd_quark_insert_quantizers(graph, &config, error));
+  must(bnd_infer_shapes(graph, error));
   bnd_quantization_config_free(&config);
   return graph;
 }
 
 static void forward(const bnd_graph *graph, bool observe, const bnd_image_source *source, const bnd_context *context) {
-  bnd_error error = {0};
   bnd_executor *executor;
   const bnd_exec_options options = {.mode = BND_EXEC_FLOAT, .threads = 1, .observe = observe};
   const bnd_stream stream = {.stage = "forward"};
-  if (bnd_executor_create(graph, &options, &executor, &error) != BND_OK || bnd_stream_images(executor, source, &stream, context, &error) != BND_OK)
-    die(error.message);
+  must(bnd_executor_create(graph, &options, &executor, error));
+  must(bnd_stream_images(executor, source, &stream, context, error));
   bnd_executor_destroy(executor);
 }
 
 static void calibrate(const bnd_model *model, int size, bnd_observer_kind observer, const bnd_image_source *source, size_t batch, const bnd_context *context) {
-  bnd_error error = {0};
   bnd_graph *graph = quantized_graph(model, size, observer);
   const bnd_calibration calibration = {.batch = batch};
-  if (bnd_calibrate(graph, source, &calibration, context, &error) != BND_OK) die(error.message);
+  must(bnd_calibrate(graph, source, &calibration, context, error));
   bnd_graph_destroy(graph);
-}
-
-static int compare_times(const void *a, const void *b) {
-  const double x = *(const double *)a, y = *(const double *)b;
-  return x < y ? -1 : x > y;
 }
 
 int main(int count, char **words) {
@@ -114,9 +98,8 @@ int main(int count, char **words) {
     else if (named < 2) names[named++] = words[i];
   }
   if (named < 2 || image_count < 2 || batch < 1 || rounds < 1) die("usage: bench_observers CHECKPOINT DATA [--images N] [--batch B] [--rounds R] [--size S]");
-  bnd_error error = {0};
   bnd_model *model;
-  if (bnd_model_open(names[0], &model, &error) != BND_OK) die(error.message);
+  must(bnd_model_open(names[0], &model, error));
   static images all;
   read_images(model, names[1], (size_t)image_count, size, &all);
   const bnd_context single = {.threads = 1}, *context = &single;
@@ -130,7 +113,7 @@ int main(int count, char **words) {
     }
   double each[CASES];
   for (int i = 0; i < CASES; i++) {
-    qsort(all.times[i], all.time_count[i], sizeof *all.times[i], compare_times);
+    qsort(all.times[i], all.time_count[i], sizeof *all.times[i], ascending);
     each[i] = all.times[i][all.time_count[i] / 4];
   }
   printf("plain forward %.1f ms an image; values kept: %.3f, min-max: %.3f, MSE: %.3f of it; %zu of %zu images run twice for MSE\n", each[PLAIN] * 1e3,

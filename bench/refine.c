@@ -2,39 +2,25 @@
    the step, COCO AP behind it.
    usage: bench_refine CHECKPOINT DATA IMAGES [name=value ...]; IMAGES of train2017 calibrate, val2017 is scored. names: steps, rate, batch, blocks
    (convolutions in one), memory (MiB), thresholds (0/1), distill (steps), drate, dbatch, size, threads, held (images), eval (0/1) */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+
+#include "bench.h"
 
 #include "binade/binade.h"
 #include "flow/dataset.h"
 #include "flow/evaluation.h"
 #include "flow/target_profile.h"
 #include "passes/quark/quark.h"
+#include "passes/stub.h"
 #include "refine/reconstruct.h"
 #include "refine/distill.h"
 
-static bnd_error error;
 static int count;
 static char **arguments;
-
-static void must(bnd_status status) {
-  if (status == BND_OK) return;
-  fprintf(stderr, "%s\n", error.message);
-  exit(1);
-}
 
 static double option(const char *name, double otherwise) {
   for (int i = 4; i < count; i++)
     if (strncmp(arguments[i], name, strlen(name)) == 0 && arguments[i][strlen(name)] == '=') return atof(arguments[i] + strlen(name) + 1);
   return otherwise;
-}
-
-static double seconds(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 static void print_log(void *user, bnd_log_level level, const char *message) {
@@ -43,14 +29,7 @@ static void print_log(void *user, bnd_log_level level, const char *message) {
 }
 
 static void put_stub(bnd_node *node, bnd_operator_id kind) {
-  const bnd_operator *op = bnd_operator_of(kind);
-  const bnd_arg arg = bnd_arg_of_node(node);
-  bnd_node *stub = bnd_graph_call(node->graph, op, op->name, &arg, 1);
-  bnd_node_move_after(stub, node);
-  stub->scope = node->scope;
-  stub->shape[0] = node->shape[0];
-  stub->dtype = node->dtype;
-  bnd_node_replace_all_uses(node, stub, true);
+  bnd_node_replace_all_uses(node, bnd_insert_stub(node, kind, NULL), true);
 }
 
 /* A dequantizing stub behind every convolution whose weights are called *_pred: what follows is decode. */
@@ -78,8 +57,8 @@ static void score(const char *name, const bnd_graph *graph, bnd_exec_mode mode, 
   bnd_executor *executor;
   bnd_evaluation evaluation;
   const double spent = seconds() - begin;
-  must(bnd_executor_create(graph, &options, &executor, &error));
-  must(bnd_evaluate_executor(executor, dataset, name, context, &evaluation, &error));
+  must(bnd_executor_create(graph, &options, &executor, error));
+  must(bnd_evaluate_executor(executor, dataset, name, context, &evaluation, error));
   printf("%-12s sg %.4f %.4f coco %.4f  %.1f s\n", name, evaluation.map50, evaluation.map50_95, evaluation.coco[0], spent);
   fflush(stdout);
   bnd_evaluation_free(&evaluation);
@@ -95,33 +74,33 @@ int main(int argument_count, char **argument_list) {
   bnd_dataset train, val;
   const int size = (int)option("size", 640);
   const size_t images = (size_t)atoi(arguments[3]);
-  must(bnd_model_open(arguments[1], &model, &error));
-  must(bnd_dataset_open(model, arguments[2], "train2017", size, 0, false, &train, &error));
-  must(bnd_dataset_open(model, arguments[2], "val2017", size, 0, false, &val, &error));
+  must(bnd_model_open(arguments[1], &model, error));
+  must(bnd_dataset_open(model, arguments[2], "train2017", size, 0, false, &train, error));
+  must(bnd_dataset_open(model, arguments[2], "val2017", size, 0, false, &val, error));
   const bnd_yolo_nas_options form = {.form = BND_YOLO_NAS_PARTIAL, .height = size, .width = size, .raw_outputs = true};
   bnd_graph *graph, *teacher;
-  must(bnd_model_graph(model, &form, &graph, &error));
+  must(bnd_model_graph(model, &form, &graph, error));
   cut_head(graph);
   const bnd_quantization_config config = bnd_quantization_config_xint8(BND_OBSERVER_POWER_OF_TWO_MIN_MSE);
-  must(bnd_quark_mark_scope(graph, &error));
-  must(bnd_quark_prepare(graph, &error));
-  must(bnd_quark_insert_quantizers(graph, &config, &error));
-  must(bnd_infer_shapes(graph, &error));
-  must(bnd_quark_merge_batch_norm(graph, &error));
-  must(bnd_infer_shapes(graph, &error));
+  must(bnd_quark_mark_scope(graph, error));
+  must(bnd_quark_prepare(graph, error));
+  must(bnd_quark_insert_quantizers(graph, &config, error));
+  must(bnd_infer_shapes(graph, error));
+  must(bnd_quark_merge_batch_norm(graph, error));
+  must(bnd_infer_shapes(graph, error));
   bnd_image_source source = bnd_dataset_source(&train, images), held_out = source;
   held h = {&train, images};
   held_out.user = &h;
   held_out.load = load_held;
   held_out.count = (size_t)option("held", 32);
   const double start = seconds();
-  must(bnd_calibrate(graph, &source, &(bnd_calibration){.batch = 25}, &context, &error));
+  must(bnd_calibrate(graph, &source, &(bnd_calibration){.batch = 25}, &context, error));
   bnd_target_profile target;
-  must(bnd_target_profile_load("amd-xint8", &target, &error));
-  must(bnd_clip_to_relu(graph, &error));
+  must(bnd_target_profile_load("amd-xint8", &target, error));
+  must(bnd_clip_to_relu(graph, error));
   bnd_adjust_positions(graph, &target);
   printf("violations %d, %.1f s\n", bnd_check_positions(graph, &target, NULL, NULL), seconds() - start);
-  must(bnd_graph_copy(graph, &teacher, &error));
+  must(bnd_graph_copy(graph, &teacher, error));
   bnd_refinement work = {.graph = graph,
                          .teacher = teacher,
                          .images = &source,
@@ -142,7 +121,7 @@ int main(int argument_count, char **argument_list) {
                                                .threshold_rate = option("trate", 0)};
   double begin = seconds();
   if (option("steps", 1)) {
-    must(bnd_refine_reconstruct(&work, &reconstruct, &report, &error));
+    must(bnd_refine_reconstruct(&work, &reconstruct, &report, error));
     fputs(report.text, stdout);
     score("reconstruct", graph, BND_EXEC_FAKE_QUANTIZE, &val, &context, begin);
   }
@@ -153,7 +132,7 @@ int main(int argument_count, char **argument_list) {
                                        .learn_thresholds = option("thresholds", 0) != 0, .threshold_rate = option("trate", 0),
                                        .box_weight = option("boxweight", 0)};
   if (option("distill", 1) > 0) {
-    must(bnd_refine_distill(&work, &distill, &report, &error));
+    must(bnd_refine_distill(&work, &distill, &report, error));
     fputs(report.text, stdout);
     score("distill", graph, BND_EXEC_FAKE_QUANTIZE, &val, &context, begin);
   }

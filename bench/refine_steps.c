@@ -6,10 +6,8 @@
    images of train2017, treated by the steps in order, put under the target's rules and evaluated on val2017. The distance is that over the 32 images behind
    those N. Steps: equalize (equalize1 and fit are its two parts), analytic, empirical, exponents, search, sensitivity, none; drop-X leaves out quantizers:
    w weights, b biases, a activations, p predictions. */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+
+#include "bench.h"
 
 #include "flow/evaluation.h"
 #include "flow/target_profile.h"
@@ -22,20 +20,6 @@
 #include "refine/guard.h"
 #include "refine/sensitivity.h"
 #include "refine/steps.h"
-
-static bnd_error error_record, *const error = &error_record;
-
-static void must(bnd_status status) {
-  if (status == BND_OK) return;
-  fprintf(stderr, "bench_refine_steps: %s\n", error->message);
-  exit(1);
-}
-
-static double seconds(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 typedef struct bench {
   bnd_model *model;

@@ -1,44 +1,15 @@
 /* Time and memory of a training step, FP32 or quantization-aware: forward, loss, backward, AdamW, on made images with made targets.
    usage: bench_train CHECKPOINT fp32|qat [BATCH THREADS STEPS SIZE]     prints the shortest and the median step */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+
+#include "bench.h"
 
 #include "autograd/network.h"
+#include "base/memory.h"
 #include "flow/model.h"
 #include "passes/quark/quark.h"
 #include "calib/calibrate.h"
 #include "train/loss.h"
 #include "train/optimizer.h"
-
-static bnd_error error;
-
-static void must(bnd_status status) {
-  if (status == BND_OK) return;
-  fprintf(stderr, "%s\n", error.message);
-  exit(1);
-}
-
-static double now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
-
-static int ascending(const void *a, const void *b) {
-  const double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-static double peak_mib(void) {
-  char line[128];
-  unsigned long kib = 0;
-  FILE *status = fopen("/proc/self/status", "r");
-  while (status && kib == 0 && fgets(line, sizeof line, status)) kib = strncmp(line, "VmHWM:", 6) == 0 ? strtoul(line + 6, NULL, 10) : 0;
-  if (status) fclose(status);
-  return (double)kib / 1024;
-}
 
 static int side;
 static bnd_status load(void *user, size_t index, float *input, bnd_error *why) {
@@ -51,16 +22,16 @@ static bnd_graph *quantized(const bnd_model *model, bnd_yolo_nas_options *form) 
   bnd_graph *graph;
   form->form = BND_YOLO_NAS_PARTIAL;
   form->stubs = true;
-  must(bnd_model_graph(model, form, &graph, &error));
+  must(bnd_model_graph(model, form, &graph, error));
   const bnd_quantization_config config = bnd_quantization_config_xint8(BND_OBSERVER_POWER_OF_TWO_MIN_MAX);
-  must(bnd_quark_mark_scope(graph, &error));
-  must(bnd_quark_prepare(graph, &error));
-  must(bnd_quark_insert_quantizers(graph, &config, &error));
-  must(bnd_infer_shapes(graph, &error));
+  must(bnd_quark_mark_scope(graph, error));
+  must(bnd_quark_prepare(graph, error));
+  must(bnd_quark_insert_quantizers(graph, &config, error));
+  must(bnd_infer_shapes(graph, error));
   const bnd_image_source source = {.count = 2, .input_size = 3 * (size_t)side * (size_t)side, .load = load};
   const bnd_calibration calibration = {.batch = 1};
   const bnd_context context = {.threads = 2};
-  must(bnd_calibrate(graph, &source, &calibration, &context, &error));
+  must(bnd_calibrate(graph, &source, &calibration, &context, error));
   return graph;
 }
 
@@ -70,17 +41,17 @@ int main(int count, char **arguments) {
   const int batch = count > 3 ? atoi(arguments[3]) : 8, threads = count > 4 ? atoi(arguments[4]) : 2, steps = count > 5 ? atoi(arguments[5]) : 3;
   side = count > 6 ? atoi(arguments[6]) : 640;
   bnd_model *model;
-  must(bnd_model_open(arguments[1], &model, &error));
+  must(bnd_model_open(arguments[1], &model, error));
   bnd_yolo_nas_options form = {.form = BND_YOLO_NAS_TRAIN, .height = side, .width = side, .raw_outputs = true};
   bnd_graph *graph;
   if (qat)
     graph = quantized(model, &form);
   else
-    must(bnd_model_graph(model, &form, &graph, &error));
+    must(bnd_model_graph(model, &form, &graph, error));
   static const int outputs[] = {2, 3};
   const bnd_network_options options = {.batch = batch, .threads = threads, .quantize = qat, .gradient_outputs = outputs, .gradient_output_count = 2};
   bnd_network *network;
-  must(bnd_network_create(graph, &options, &network, &error));
+  must(bnd_network_create(graph, &options, &network, error));
   bnd_network_set_mode(network, BND_MODE_TRAIN);
 
   const size_t anchors = (size_t)bnd_network_output_shape(network, 2)->size[1], classes = (size_t)bnd_network_output_shape(network, 2)->size[2];
@@ -107,27 +78,27 @@ int main(int count, char **arguments) {
   for (size_t i = 0; i < parameter_count; i++)
     list[i] = (bnd_optimizer_parameter){parameters[i].value, parameters[i].gradient, parameters[i].count, 1e-5, 0};
   bnd_optimizer *optimizer;
-  must(bnd_optimizer_create(&(bnd_optimizer_options){.kind = BND_ADAMW}, list, parameter_count, &optimizer, &error));
+  must(bnd_optimizer_create(&(bnd_optimizer_options){.kind = BND_ADAMW}, list, parameter_count, &optimizer, error));
   bnd_loss_image *loss = calloc((size_t)batch, sizeof *loss);
-  double *seconds = calloc((size_t)steps, sizeof *seconds);
+  double *times = calloc((size_t)steps, sizeof *times);
   for (int k = 0; k < steps; k++) {
-    const double begin = now();
-    must(bnd_network_forward(network, images, NULL, NULL, &error));
-    const double middle = now();
+    const double begin = seconds();
+    must(bnd_network_forward(network, images, NULL, NULL, error));
+    const double middle = seconds();
     for (int i = 0; i < batch; i++)
       loss[i] = (bnd_loss_image){bnd_network_output(network, 2, i),          bnd_network_output(network, 3, i),         targets, 8,
                                  bnd_network_output_gradient(network, 2, i), bnd_network_output_gradient(network, 3, i)};
     const bnd_loss_options o = {.classes = (int)classes, .reg_max = 16};
     bnd_loss_parts parts;
-    must(bnd_yolo_loss(&o, points, strides, anchors, loss, (size_t)batch, threads, &parts, &error));
+    must(bnd_yolo_loss(&o, points, strides, anchors, loss, (size_t)batch, threads, &parts, error));
     bnd_network_zero_gradients(network);
-    must(bnd_network_backward(network, NULL, NULL, &error));
+    must(bnd_network_backward(network, NULL, NULL, error));
     bnd_optimizer_step(optimizer, 1e-5, 1.f, threads);
-    seconds[k] = now() - begin;
-    printf("step %d: %.2f s (forward %.2f), loss %.4f\n", k + 1, seconds[k], middle - begin, parts.total);
+    times[k] = seconds() - begin;
+    printf("step %d: %.2f s (forward %.2f), loss %.4f\n", k + 1, times[k], middle - begin, parts.total);
     fflush(stdout);
   }
-  qsort(seconds, (size_t)steps, sizeof *seconds, ascending);
-  printf("binade %s: shortest %.2f s, median %.2f s, peak %.0f MiB\n", arguments[2], seconds[0], seconds[steps / 2], peak_mib());
+  qsort(times, (size_t)steps, sizeof *times, ascending);
+  printf("binade %s: shortest %.2f s, median %.2f s, peak %.0f MiB\n", arguments[2], times[0], times[steps / 2], bnd_peak_rss_mib());
   return 0;
 }

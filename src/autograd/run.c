@@ -3,9 +3,9 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "autograd/internal.h"
+#include "base/clock.h"
 
 float *bnd_network_data(const bnd_network *network, int index, int image) {
   const value *root = &network->values[bnd_network_root(network, index)];
@@ -35,12 +35,6 @@ const float *bnd_network_saved(const bnd_network *network, int index, int image,
   return unfolded;
 }
 
-static double seconds_now(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 typedef struct failure {
   int image; /* the first in order; -1 = none */
   bnd_status status;
@@ -58,10 +52,10 @@ static void run_image(bnd_network *network, size_t from, size_t to, int image, f
   for (size_t p = from; p < to; p++) {
     part *it = &network->parts[p];
     if (!it->run) continue;
-    const double begin = network->timing ? seconds_now() : 0;
+    const double begin = network->timing ? bnd_clock_seconds(CLOCK_MONOTONIC) : 0;
     const bnd_status status = it->run(network, it, image, worker, &error);
     if (network->timing) {
-      const double seconds = seconds_now() - begin;
+      const double seconds = bnd_clock_seconds(CLOCK_MONOTONIC) - begin;
 #pragma omp atomic
       it->seconds += seconds;
     }
@@ -85,9 +79,9 @@ static bnd_status run_parts(bnd_network *network, size_t from, size_t to, bool (
       return first.status;
     }
     part *last = &network->parts[end];
-    const double begin = network->timing ? seconds_now() : 0;
+    const double begin = network->timing ? bnd_clock_seconds(CLOCK_MONOTONIC) : 0;
     if (last->reduce) BND_TRY(last->reduce(network, last, error));
-    if (network->timing) last->seconds += seconds_now() - begin;
+    if (network->timing) last->seconds += bnd_clock_seconds(CLOCK_MONOTONIC) - begin;
     from = end + 1;
   }
   return BND_OK;

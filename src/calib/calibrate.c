@@ -241,7 +241,7 @@ static bnd_status vote(calibration_state *state, size_t quantizer, bnd_error *er
 static bnd_status calibrate_module(bnd_node *node, bnd_error *error) {
   bnd_module *module = node->module;
   if (!module->weight_quantizer && !module->bias_quantizer) return BND_OK;
-  const bool transposed = bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_MODULE) || bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_BN_MODULE);
+  const bool transposed = bnd_is_transposed_module(node);
   bnd_tensor weight, bias;
   BND_TRY(bnd_module_fold(module, transposed, &weight, &bias, error));
   bnd_status status = BND_OK;

@@ -48,7 +48,7 @@ static void measure_tensor(bnd_quantizer *quantizer, const bnd_tensor *tensor) {
 }
 
 static bnd_status measure_module(bnd_node *node, bnd_error *error) {
-  const bool transposed = bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_MODULE) || bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_BN_MODULE);
+  const bool transposed = bnd_is_transposed_module(node);
   bnd_tensor weight, bias;
   BND_TRY(bnd_module_fold(node->module, transposed, &weight, &bias, error));
   measure_tensor(node->module->weight_quantizer, &weight);

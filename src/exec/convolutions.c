@@ -80,7 +80,7 @@ static bool sums_exactly(const making *m) {
   return m->plan->int8_level >= (non_negative ? BND_INT8_UNSIGNED : BND_INT8_SIGNED);
 }
 
-static bnd_status make_int8(making *m, const bnd_tensor *weight, const bnd_integer_convolution *integers, bnd_error *error) {
+static bnd_status make_int8(making *m, const bnd_tensor *weight, const bnd_int8_weights *integers, bnd_error *error) {
   bnd_executor *plan = m->plan;
   const bnd_convolution_shape shape = shape_of(m, (size_t)weight->shape.size[0]);
   const bnd_int8_operands operands = {.non_negative = plan->values[m->step->inputs[0]].non_negative,
@@ -128,10 +128,10 @@ static bool is_quantized(const making *m) {
 static bnd_status try_integers(making *m, bool *exact_in_float, bnd_error *error) {
   const bnd_plan_value *in = &m->plan->values[m->step->inputs[0]];
   bnd_tensor weight, bias;
-  bnd_integer_convolution integers;
+  bnd_int8_weights integers;
   *exact_in_float = true;
   BND_TRY(arrange_weights(m, 1, &weight, &bias, error));
-  bnd_status status = bnd_integer_convolution_create(&weight, &bias, &in->grid, in->non_negative, &m->result, &integers, &m->quantized, error);
+  bnd_status status = bnd_int8_weights_find(&weight, &bias, &in->grid, in->non_negative, &m->result, &integers, &m->quantized, error);
   if (status == BND_OK && m->quantized) {
     *exact_in_float = integers.exact_in_float;
     if (m->plan->options.backend == BND_BACKEND_INT8 && integers.exact_in_float) {
@@ -139,7 +139,7 @@ static bnd_status try_integers(making *m, bool *exact_in_float, bnd_error *error
       else status = make_int8(m, &weight, &integers, error);
       if (status == BND_OK && !m->step->convolution && !m->step->reason) m->step->reason = "oneDNN has no int8 convolution of this shape";
     }
-    bnd_integer_convolution_free(&integers);
+    bnd_int8_weights_free(&integers);
   }
   bnd_tensor_release(&weight);
   bnd_tensor_release(&bias);

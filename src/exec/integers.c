@@ -3,11 +3,24 @@
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/memory.h"
 
 bool bnd_grid_fits_bytes(const bnd_grid *grid) {
   return grid->low >= -128.f && grid->high <= 127.f;
+}
+
+/* The largest e such that the value, finite and not 0, is a whole multiple of 2^e: where its last bit stands. Read off the bits, for this looks at every
+   weight of a network. */
+static int last_bit(float value) {
+  enum { FRACTION_BITS = 23, EXPONENT_BIAS = 127 };
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  const uint32_t fraction = bits & ((1u << FRACTION_BITS) - 1);
+  const int exponent = (int)(bits >> FRACTION_BITS & 0xff); /* 0: subnormal, with the exponent of 1 and no leading bit */
+  const uint32_t mantissa = exponent ? fraction | 1u << FRACTION_BITS : fraction;
+  return (exponent ? exponent : 1) - EXPONENT_BIAS - FRACTION_BITS + __builtin_ctz(mantissa);
 }
 
 /* The largest e such that all values are whole multiples of 2^e; INT_MAX when all are 0. False for values that are no numbers. */
@@ -16,9 +29,7 @@ static bool common_exponent(const float *values, size_t count, int *result) {
   for (size_t i = 0; i < count; i++) {
     if (!isfinite(values[i])) return false;
     if (values[i] == 0.f) continue;
-    int exponent;
-    const uint32_t mantissa = (uint32_t)fabsf(ldexpf(frexpf(values[i], &exponent), 24)); /* 24 bits, not 0 */
-    const int lowest = exponent - 24 + __builtin_ctz(mantissa);
+    const int lowest = last_bit(values[i]);
     if (lowest < *result) *result = lowest;
   }
   return true;
@@ -66,7 +77,7 @@ static bool is_integer_bias(float bias, int unit) {
 }
 
 static bool fill(const float *weight, const float *bias, size_t out, size_t row, const int *exponents, const bnd_grid *x, bool non_negative,
-                 const bnd_grid *y, bnd_integer_convolution *result) {
+                 const bnd_grid *y, bnd_int8_weights *result) {
   int x_exponent, y_exponent;
   frexpf(x->step, &x_exponent), frexpf(y->step, &y_exponent);
   x_exponent--, y_exponent--;
@@ -84,9 +95,9 @@ static bool fill(const float *weight, const float *bias, size_t out, size_t row,
   return true;
 }
 
-bnd_status bnd_integer_convolution_create(const bnd_tensor *weight, const bnd_tensor *bias, const bnd_grid *x, bool non_negative, const bnd_grid *y,
-                                          bnd_integer_convolution *result, bool *found, bnd_error *error) {
-  *result = (bnd_integer_convolution){0};
+bnd_status bnd_int8_weights_find(const bnd_tensor *weight, const bnd_tensor *bias, const bnd_grid *x, bool non_negative, const bnd_grid *y,
+                                 bnd_int8_weights *result, bool *found, bnd_error *error) {
+  *result = (bnd_int8_weights){0};
   *found = false;
   const size_t out = (size_t)weight->shape.size[0], row = out ? weight->count / out : 0;
   if (!row || weight->dtype != BND_F32) return BND_OK;
@@ -99,13 +110,13 @@ bnd_status bnd_integer_convolution_create(const bnd_tensor *weight, const bnd_te
     *found = find_exponents(bnd_f32(weight), out, row, exponents, &result->scale_count) &&
              fill(bnd_f32(weight), bias->data ? bnd_f32(bias) : NULL, out, row, exponents, x, non_negative, y, result);
   free(exponents);
-  if (!*found) bnd_integer_convolution_free(result);
+  if (!*found) bnd_int8_weights_free(result);
   return ready ? BND_OK : bnd_fail_memory(error, "integer weights");
 }
 
-void bnd_integer_convolution_free(bnd_integer_convolution *convolution) {
-  free(convolution->weight);
-  free(convolution->scale);
-  free(convolution->bias);
-  *convolution = (bnd_integer_convolution){0};
+void bnd_int8_weights_free(bnd_int8_weights *weights) {
+  free(weights->weight);
+  free(weights->scale);
+  free(weights->bias);
+  *weights = (bnd_int8_weights){0};
 }

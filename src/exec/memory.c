@@ -1,17 +1,8 @@
-/* Life intervals and addresses. Memory is handed out to the largest first, each at the lowest address where nothing that lives at the same time lies.
- */
+/* Life intervals and addresses. */
 #include <stdlib.h>
 
 #include "exec/internal.h"
-
-enum { ALIGNMENT = 64 };
-
-typedef struct region {
-  int value;
-  size_t bytes;
-  int first, last;
-  size_t address;
-} region;
+#include "exec/regions.h"
 
 static bnd_status measure(bnd_executor *plan, bnd_error *error) {
   for (size_t v = 0; v < plan->value_count; v++) {
@@ -52,51 +43,19 @@ static void find_lives(bnd_executor *plan) {
   for (size_t o = 0; o < plan->output_count; o++) touch(plan, plan->outputs[o], (int)plan->step_count);
 }
 
-static int larger_first(const void *a, const void *b) {
-  const region *x = a, *y = b;
-  if (x->bytes != y->bytes) return x->bytes > y->bytes ? -1 : 1;
-  return x->value < y->value ? -1 : x->value > y->value;
-}
-
-static int lower_first(const void *a, const void *b) {
-  const region *x = *(region *const *)a, *y = *(region *const *)b;
-  return x->address < y->address ? -1 : x->address > y->address;
-}
-
-/* The lowest gap among the `count` regions (any order) that live at the same time as `r`; `overlapping` has room for them. */
-static size_t lowest_gap(region *regions, size_t count, const region *r, region **overlapping) {
-  size_t n = 0, address = 0;
-  for (size_t i = 0; i < count; i++)
-    if (regions[i].first <= r->last && r->first <= regions[i].last) overlapping[n++] = &regions[i];
-  qsort(overlapping, n, sizeof *overlapping, lower_first);
-  for (size_t i = 0; i < n; i++) {
-    if (overlapping[i]->address >= address + r->bytes) break;
-    const size_t end = overlapping[i]->address + overlapping[i]->bytes;
-    if (end > address) address = end;
-  }
-  return address;
-}
-
 bnd_status bnd_plan_assign_memory(bnd_executor *plan, bnd_error *error) {
   BND_TRY(measure(plan, error));
   find_lives(plan);
-  region *regions = bnd_calloc(plan->value_count, sizeof *regions), **overlapping = bnd_calloc(plan->value_count, sizeof *overlapping);
-  bnd_status status = regions && overlapping ? BND_OK : bnd_fail_memory(error, "the plan");
+  bnd_region *regions = bnd_calloc(plan->value_count, sizeof *regions);
+  if (!regions) return bnd_fail_memory(error, "the plan");
   size_t count = 0;
-  for (size_t v = 0; v < plan->value_count && status == BND_OK; v++) {
+  for (size_t v = 0; v < plan->value_count; v++) {
     const bnd_plan_value *value = &plan->values[v];
     if (value->parent >= 0 || value->constant.data || value->placeholder >= 0 || value->first < 0) continue;
-    regions[count++] = (region){(int)v, (value->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT, value->first, value->last, 0};
+    regions[count++] = (bnd_region){.owner = (int)v, .bytes = value->bytes, .first = value->first, .last = value->last};
   }
-  if (status == BND_OK) qsort(regions, count, sizeof *regions, larger_first);
-  for (size_t i = 0; i < count && status == BND_OK; i++) {
-    regions[i].address = lowest_gap(regions, i, &regions[i], overlapping);
-    plan->values[regions[i].value].address = regions[i].address;
-    size_t end;
-    if (!bnd_size_add(regions[i].address, regions[i].bytes, &end)) status = bnd_fail_memory(error, "activations");
-    else if (end > plan->arena_bytes) plan->arena_bytes = end;
-  }
+  const bnd_status status = bnd_place_regions(regions, count, &plan->arena_bytes, error);
+  for (size_t i = 0; i < count && status == BND_OK; i++) plan->values[regions[i].owner].address = regions[i].address;
   free(regions);
-  free(overlapping);
   return status;
 }

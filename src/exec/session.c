@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "exec/internal.h"
 
 struct bnd_session {
@@ -280,9 +280,7 @@ static bnd_status run_step(bnd_session *session, size_t index, bnd_probe probe, 
 
 /* Processor time with one thread, so that a busy machine does not show. */
 static double now(const bnd_executor *plan) {
-  struct timespec t;
-  clock_gettime(plan->options.threads > 1 ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+  return bnd_clock_seconds(plan->options.threads > 1 ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID);
 }
 
 static void set_inputs(bnd_session *session, const float *const *inputs) {

@@ -4,7 +4,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 typedef struct stream_state {
   bnd_executor *executor;
@@ -59,9 +60,7 @@ static void report(stream_state *state) {
 
 /* Adds what has passed since *last, the time of this thread, and sets that to now. */
 static void lap(double *last, double *sum) {
-  struct timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  const double now = (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+  const double now = bnd_clock_seconds(CLOCK_THREAD_CPUTIME_ID);
   *sum += now - *last;
   *last = now;
 }

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "flow/model.h"
 #include "kernels/onednn/onednn.h"
 #include "kernels/peak.h"
@@ -23,12 +23,6 @@ typedef struct bench {
   size_t input_count;
   double *times, *wall_times; /* by round */
 } bench;
-
-static double clock_seconds(clockid_t clock) {
-  struct timespec t;
-  clock_gettime(clock, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static bool is_cancelled(void *context) { return bnd_is_cancelled(context); }
 
@@ -128,10 +122,10 @@ static bnd_status measure_passes(bench *b, bnd_error *error) {
   BND_TRY(forward(b, b->session, error)); /* warms up */
   for (int i = 0; i < r->rounds; i++) {
     bnd_session_set_timing(b->session, false);
-    const double start = clock_seconds(clock), wall_start = clock_seconds(CLOCK_MONOTONIC);
+    const double start = bnd_clock_seconds(clock), wall_start = bnd_clock_seconds(CLOCK_MONOTONIC);
     BND_TRY(forward(b, b->session, error));
-    b->times[i] = clock_seconds(clock) - start;
-    b->wall_times[i] = clock_seconds(CLOCK_MONOTONIC) - wall_start;
+    b->times[i] = bnd_clock_seconds(clock) - start;
+    b->wall_times[i] = bnd_clock_seconds(CLOCK_MONOTONIC) - wall_start;
     bnd_session_set_timing(b->session, true);
     BND_TRY(forward(b, b->session, error));
     bnd_report_progress(b->context, "measurement", "rounds", (uint64_t)i + 1, (uint64_t)r->rounds);
@@ -192,9 +186,9 @@ static bnd_status measure_batch(bench *b, bnd_error *error) {
   }
   r->batch_seconds = INFINITY;
   for (int i = -1; i < r->rounds && status == BND_OK; i++) { /* the first warms up */
-    const double start = clock_seconds(CLOCK_MONOTONIC);
+    const double start = bnd_clock_seconds(CLOCK_MONOTONIC);
     status = bnd_is_cancelled(b->context) ? interrupted(error) : run_batch(b, &w, error);
-    if (i >= 0) r->batch_seconds = fmin(r->batch_seconds, clock_seconds(CLOCK_MONOTONIC) - start);
+    if (i >= 0) r->batch_seconds = fmin(r->batch_seconds, bnd_clock_seconds(CLOCK_MONOTONIC) - start);
     if (i >= 0) bnd_report_progress(b->context, "measurement of a batch", "rounds", (uint64_t)i + 1, (uint64_t)r->rounds);
   }
   for (int i = 0; w.sessions && i < w.count; i++) bnd_session_destroy(w.sessions[i]);

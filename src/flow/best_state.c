@@ -1,12 +1,11 @@
 /* A checkpoint with "fingerprint", "next_step", "blocks", "distance", "outcomes" (float64, a row for each step done), "layers" and "quantizers". */
 #include "flow/best_state.h"
 
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "flow/saved_tensors.h"
 #include "ops/operators.h"
 
 /* kept, before, after, seconds; the step's place in bnd_best_steps comes first */
@@ -19,22 +18,6 @@ static size_t place_of_step(const char *name) {
   const bnd_step_name *names = bnd_best_steps(&count);
   while (at < count && strcmp(names[at].name, name) != 0) at++;
   return at;
-}
-
-static void put_vector(bnd_checkpoint_writer *writer, const char *key, bnd_dtype dtype, void *data, size_t count) {
-  bnd_checkpoint_put_tensor(writer, key, &(bnd_tensor){.dtype = dtype, .shape = BND_SHAPE((int64_t)count), .count = count, .data = data});
-}
-
-static void put_quantizer(void *user, const bnd_quantizer_place *place) {
-  bnd_checkpoint_writer *writer = user;
-  const bnd_quantizer *q = place->quantizer;
-  const size_t channels = (size_t)q->channels;
-  bnd_checkpoint_begin_dict(writer, place->name);
-  put_vector(writer, "position", BND_I32, q->position, channels);
-  put_vector(writer, "zero_point", BND_I32, q->zero_point, channels);
-  put_vector(writer, "minimum", BND_F32, q->minimum, channels);
-  put_vector(writer, "maximum", BND_F32, q->maximum, channels);
-  bnd_checkpoint_end(writer);
 }
 
 static void put_layers(bnd_checkpoint_writer *writer, const bnd_graph *graph) {
@@ -64,102 +47,47 @@ bnd_status bnd_best_save(bnd_quantize_run *r, const char *name, const bnd_graph 
   bnd_checkpoint_put_text(writer, "fingerprint", r->state.fingerprint);
   bnd_checkpoint_put_int(writer, "next_step", (int64_t)state->next_step);
   bnd_checkpoint_put_int(writer, "blocks", (int64_t)state->blocks);
-  put_vector(writer, "distance", BND_F64, (double[]){state->distance}, 1);
-  put_vector(writer, "outcomes", BND_F64, outcomes, (size_t)count * OUTCOME_NUMBERS);
+  bnd_put_vector(writer, "distance", BND_F64, (double[]){state->distance}, 1);
+  bnd_put_vector(writer, "outcomes", BND_F64, outcomes, (size_t)count * OUTCOME_NUMBERS);
   put_layers(writer, graph);
-  bnd_checkpoint_begin_dict(writer, "quantizers");
-  bnd_visit_quantizers(graph, put_quantizer, writer);
-  bnd_checkpoint_end(writer);
+  bnd_put_quantizers(writer, graph);
   const bnd_status status = bnd_checkpoint_write(writer, path, r->error);
   bnd_checkpoint_writer_free(writer);
   return status;
 }
 
-/* --- reading: into memory first, then into the graph, so that a damaged file changes nothing --- */
+/* --- reading --- */
 
-typedef struct loading {
-  bnd_checkpoint *saved;
-  const bnd_value *quantizers;
-  bnd_tensor *tensors;
-  size_t count, capacity, at;
-  bool fine;
-} loading;
-
-/* An element count of 0 means any. The tensor is owned by the list. */
-static const bnd_tensor *read_tensor(loading *l, const bnd_value *dict, const char *key, bnd_dtype dtype, size_t count) {
-  const bnd_value *value = bnd_value_get(dict, key);
-  if (!value || value->kind != BND_VALUE_TENSOR || !BND_GROW(l->tensors, l->capacity, l->count + 1)) {
-    l->fine = false;
-    return NULL;
-  }
-  bnd_tensor *tensor = &l->tensors[l->count];
-  *tensor = (bnd_tensor){0};
-  if (bnd_checkpoint_tensor(l->saved, value, tensor, NULL) != BND_OK) {
-    l->fine = false;
-    return NULL;
-  }
-  l->count++;
-  if (tensor->dtype != dtype || (count && tensor->count != count)) l->fine = false;
-  return tensor;
-}
-
-enum { QUANTIZER_TENSORS = 4 };
-
-static void read_quantizer(void *user, const bnd_quantizer_place *place) {
-  loading *l = user;
-  const bnd_value *dict = l->fine ? bnd_value_get(l->quantizers, place->name) : NULL;
-  const bnd_tensor *position = dict ? read_tensor(l, dict, "position", BND_I32, 0) : NULL;
-  const size_t channels = position ? position->count : 0;
-  const bool fits = channels == 1 || (place->quantizer->spec.per_channel && channels > 0 && channels < 1 << 20);
-  l->fine = l->fine && position && fits;
-  for (size_t c = 0; l->fine && c < channels; c++) l->fine = abs(((const int32_t *)position->data)[c]) <= 1000;
-  if (!l->fine) return;
-  read_tensor(l, dict, "zero_point", BND_I32, channels);
-  read_tensor(l, dict, "minimum", BND_F32, channels);
-  read_tensor(l, dict, "maximum", BND_F32, channels);
-}
-
-static void put_quantizer_back(void *user, const bnd_quantizer_place *place) {
-  loading *l = user;
-  const bnd_tensor *t = &l->tensors[l->at];
-  l->at += QUANTIZER_TENSORS;
-  if (bnd_quantizer_restore(place->quantizer, (int)t[0].count, t[0].data, t[1].data, t[2].data, t[3].data, NULL) != BND_OK) l->fine = false;
-}
-
-static void read_layers(loading *l, const bnd_value *layers, const bnd_graph *graph) {
-  for (const bnd_node *node = bnd_graph_first(graph); l->fine && node; node = node->next) {
+static void read_layers(bnd_saved_tensors *saved, const bnd_value *layers, const bnd_graph *graph) {
+  for (const bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
     if (!bnd_is_conv_module(node)) continue;
     const bnd_value *layer = bnd_value_get(layers, node->name);
-    if (!layer) l->fine = false;
-    if (layer) read_tensor(l, layer, "weight", BND_F32, node->module->weight.count);
-    if (layer && node->module->bias.data) read_tensor(l, layer, "bias", BND_F32, node->module->bias.count);
+    bnd_read_saved(saved, layer, "weight", BND_F32, node->module->weight.count);
+    if (node->module->bias.data) bnd_read_saved(saved, layer, "bias", BND_F32, node->module->bias.count);
   }
 }
 
-static void put_back(bnd_tensor *to, loading *l) {
-  bnd_tensor *from = &l->tensors[l->at++];
+static void put_back(bnd_tensor *to, bnd_tensor *from) {
   from->shape = to->shape;
   bnd_tensor_release(to);
   *to = *from;
   *from = (bnd_tensor){0};
 }
 
-static void put_layers_back(loading *l, bnd_graph *graph) {
+static void put_layers_back(bnd_saved_tensors *saved, bnd_graph *graph) {
   for (bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
     if (!bnd_is_conv_module(node)) continue;
-    put_back(&node->module->weight, l);
-    if (node->module->bias.data) put_back(&node->module->bias, l);
+    put_back(&node->module->weight, bnd_next_saved(saved));
+    if (node->module->bias.data) put_back(&node->module->bias, bnd_next_saved(saved));
   }
 }
 
-static bool read_outcomes(loading *l, const bnd_value *root, bnd_quantize_result *result, double *distance) {
+static bool read_outcomes(bnd_saved_tensors *saved, const bnd_value *root, bnd_quantize_result *result) {
   size_t names;
   const bnd_step_name *known = bnd_best_steps(&names);
-  const bnd_tensor *saved = read_tensor(l, root, "distance", BND_F64, 1);
-  if (saved && l->fine) *distance = *(const double *)saved->data;
-  const bnd_tensor *outcomes = read_tensor(l, root, "outcomes", BND_F64, 0);
+  const bnd_tensor *outcomes = bnd_read_saved(saved, root, "outcomes", BND_F64, BND_ANY_COUNT);
   const size_t rows = outcomes ? outcomes->count / OUTCOME_NUMBERS : 0;
-  if (!l->fine || rows > BND_MAX_STEPS) return false;
+  if (!outcomes || rows > BND_MAX_STEPS) return false;
   result->step_count = 0;
   for (size_t i = 0; i < rows; i++) {
     const double *row = (const double *)outcomes->data + i * OUTCOME_NUMBERS;
@@ -171,24 +99,29 @@ static bool read_outcomes(loading *l, const bnd_value *root, bnd_quantize_result
   return true;
 }
 
-static bool read_all(bnd_quantize_run *r, loading *l, bnd_graph *graph, bnd_best_state *state) {
-  const bnd_value *root = bnd_checkpoint_root(l->saved), *next = bnd_value_get(root, "next_step"), *blocks = bnd_value_get(root, "blocks");
-  if (!next || next->kind != BND_VALUE_INT || next->integer < 0 || next->integer > BND_MAX_STEPS || !blocks || blocks->kind != BND_VALUE_INT || blocks->integer < 0)
-    return false;
-  bnd_quantize_result result = *r->result;
-  double distance = NAN;
-  if (!read_outcomes(l, root, &result, &distance)) return false;
-  const size_t first = l->count;
-  l->quantizers = bnd_value_get(root, "quantizers");
-  read_layers(l, bnd_value_get(root, "layers"), graph);
-  bnd_visit_quantizers(graph, read_quantizer, l);
-  if (!l->fine) return false;
-  l->at = first;
-  put_layers_back(l, graph);
-  bnd_visit_quantizers(graph, put_quantizer_back, l);
-  *r->result = result;
-  *state = (bnd_best_state){(size_t)next->integer, (size_t)blocks->integer, distance};
+static bool read_number(const bnd_value *root, const char *key, int64_t limit, size_t *number) {
+  const bnd_value *value = bnd_value_get(root, key);
+  if (!value || value->kind != BND_VALUE_INT || value->integer < 0 || value->integer > limit) return false;
+  *number = (size_t)value->integer;
   return true;
+}
+
+static bool read_state(bnd_saved_tensors *saved, const bnd_value *root, bnd_best_state *state) {
+  if (!read_number(root, "next_step", BND_MAX_STEPS, &state->next_step) || !read_number(root, "blocks", INT64_MAX, &state->blocks)) return false;
+  const bnd_tensor *distance = bnd_read_saved(saved, root, "distance", BND_F64, 1);
+  if (distance) state->distance = *(const double *)distance->data;
+  return distance != NULL;
+}
+
+/* What is put back by itself comes last: the tensors of layers and quantizers from saved->next on. */
+static bool read_all(bnd_saved_tensors *saved, const char *fingerprint, const bnd_graph *graph, bnd_best_state *state, bnd_quantize_result *result) {
+  const bnd_value *root = bnd_checkpoint_root(saved->checkpoint);
+  const char *of = bnd_value_text(bnd_value_get(root, "fingerprint"));
+  if (!of || strcmp(of, fingerprint) != 0 || !read_state(saved, root, state) || !read_outcomes(saved, root, result)) return false;
+  saved->next = saved->count;
+  read_layers(saved, bnd_value_get(root, "layers"), graph);
+  bnd_read_saved_quantizers(saved, graph, true);
+  return saved->status == BND_OK;
 }
 
 bnd_status bnd_best_load(bnd_quantize_run *r, const char *name, bnd_graph *graph, bnd_best_state *state, bool *found) {
@@ -196,12 +129,20 @@ bnd_status bnd_best_load(bnd_quantize_run *r, const char *name, bnd_graph *graph
   *found = false;
   BND_TRY(bnd_run_path(r, name, path));
   if (r->options->restart || access(path, F_OK) != 0) return BND_OK;
-  loading l = {.fine = true};
-  if (bnd_checkpoint_open(path, &l.saved, NULL) != BND_OK) return BND_OK;
-  const char *fingerprint = bnd_value_text(bnd_value_get(bnd_checkpoint_root(l.saved), "fingerprint"));
-  *found = fingerprint && strcmp(fingerprint, r->state.fingerprint) == 0 && read_all(r, &l, graph, state);
-  for (size_t i = 0; i < l.count; i++) bnd_tensor_release(&l.tensors[i]);
-  free(l.tensors);
-  bnd_checkpoint_close(l.saved);
-  return BND_OK;
+  bnd_saved_tensors saved = {0};
+  if (bnd_checkpoint_open(path, &saved.checkpoint, NULL) != BND_OK) return BND_OK;
+  bnd_checkpoint *const checkpoint = saved.checkpoint;
+  bnd_best_state read = {0};
+  bnd_quantize_result result = *r->result;
+  bnd_status status = BND_OK;
+  *found = read_all(&saved, r->state.fingerprint, graph, &read, &result);
+  if (*found) {
+    put_layers_back(&saved, graph);
+    status = bnd_restore_saved_quantizers(&saved, graph, r->error);
+    *r->result = result;
+    *state = read;
+  }
+  bnd_saved_tensors_free(&saved);
+  bnd_checkpoint_close(checkpoint);
+  return status;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "flow/model.h"
+#include "flow/reports.h"
 #include "flow/target_profile.h"
 #include "formats/json/json.h"
 #include "passes/target/adjust.h"
@@ -16,22 +17,9 @@ typedef struct check_state {
 
 static void write_violation(void *user, const bnd_violation *v) {
   check_state *s = user;
-  if (!s->json) {
-    if (v->rule == s->rule)
-      bnd_string_format(s->text, "             %s: %s is %d, allowed %d to %d\n", v->node, v->detail, v->value, v->limits.low, v->limits.high);
-    return;
-  }
-  bnd_json_begin_object(s->json, BND_JSON_ONE_LINE);
-  bnd_json_put_string(s->json, "rule", bnd_rule_name(v->rule));
-  bnd_json_put_string(s->json, "node", v->node);
-  bnd_json_put_integer(s->json, "value", v->value);
-  bnd_json_key(s->json, "limits");
-  bnd_json_begin_array(s->json, BND_JSON_ONE_LINE);
-  bnd_json_integer(s->json, v->limits.low);
-  bnd_json_integer(s->json, v->limits.high);
-  bnd_json_end_array(s->json);
-  bnd_json_put_string(s->json, "detail", v->detail);
-  bnd_json_end_object(s->json);
+  if (s->json) bnd_write_violation(s->json, v);
+  else if (v->rule == s->rule)
+    bnd_string_format(s->text, "             %s: %s is %d, allowed %d to %d\n", v->node, v->detail, v->value, v->limits.low, v->limits.high);
 }
 
 static void count_violation(void *user, const bnd_violation *v) { ((int *)user)[v->rule]++; }

@@ -3,8 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "eval/bootstrap.h"
 #include "eval/coco_metrics.h"
 #include "eval/postprocess.h"
@@ -132,10 +132,6 @@ static bnd_status prepare_classes(const bnd_dataset *dataset, bnd_evaluation *re
   return BND_OK;
 }
 
-static double between(const struct timespec *begin, const struct timespec *end) {
-  return (double)(end->tv_sec - begin->tv_sec) + (double)(end->tv_nsec - begin->tv_nsec) * 1e-9;
-}
-
 bnd_status bnd_evaluate_executor(bnd_executor *executor, bnd_dataset *dataset, const char *stage, const bnd_context *context, bnd_evaluation *result,
                                  bnd_error *error) {
   return bnd_evaluate_with_records(executor, dataset, stage, context, result, NULL, error);
@@ -157,21 +153,17 @@ bnd_status bnd_evaluate_with_records(bnd_executor *executor, bnd_dataset *datase
   bnd_image_source source = bnd_dataset_source(dataset, dataset->count);
   source.user = &state;
   source.load = load;
-  struct timespec begin, end;
-  clock_gettime(CLOCK_MONOTONIC, &begin);
+  const double begin = bnd_clock_seconds(CLOCK_MONOTONIC);
   bnd_stream_times times = {0};
   const bnd_stream stream = {.stage = stage, .finished = finished, .user = &state, .times = &times};
   bnd_status status = bnd_stream_images(executor, &source, &stream, context, error);
-  struct timespec metrics_begin, metrics_end;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &metrics_begin);
+  const double metrics_begin = bnd_clock_seconds(CLOCK_THREAD_CPUTIME_ID);
   if (status == BND_OK) status = prepare_classes(dataset, result, error);
   if (status == BND_OK) status = sg_numbers(&state, result, error);
   if (status == BND_OK) status = coco_numbers(&state, result, error);
-  clock_gettime(CLOCK_MONOTONIC, &end);
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &metrics_end);
-  result->seconds = between(&begin, &end);
-  result->processor =
-      (bnd_evaluation_times){.load = times.load, .forward = times.run, .postprocess = times.finished, .metrics = between(&metrics_begin, &metrics_end)};
+  result->seconds = bnd_clock_seconds(CLOCK_MONOTONIC) - begin;
+  result->processor = (bnd_evaluation_times){.load = times.load, .forward = times.run, .postprocess = times.finished,
+                                             .metrics = bnd_clock_seconds(CLOCK_THREAD_CPUTIME_ID) - metrics_begin};
   for (size_t i = 0; i < dataset->count; i++) {
     free(state.images[i].detections);
     bnd_sg_record_free(state.images[i].record);

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "flow/reports.h"
 #include "flow/state.h"
 
@@ -231,24 +231,18 @@ static void report(const training *t, const bnd_qat_step *step) {
   bnd_report_progress_detail(t->context, &(bnd_progress){"QAT", "steps", t->qat->done, t->qat->step_count, detail});
 }
 
-static double seconds_now(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 static bnd_status all_steps(training *t) {
   bnd_qat *qat = t->qat;
-  double saved_at = seconds_now();
+  double saved_at = bnd_clock_seconds(CLOCK_MONOTONIC);
   bnd_report_progress(t->context, "QAT", "steps", qat->done, qat->step_count);
   while (qat->done < qat->step_count) {
     bnd_step_report step;
     BND_TRY(bnd_trainer_step(t->trainer, t->context, &step, t->error));
     qat->steps[qat->done++] = (bnd_qat_step){step.loss.total, step.loss.classification, step.loss.iou, step.loss.dfl, step.learning_rate};
     report(t, &qat->steps[qat->done - 1]);
-    if (seconds_now() - saved_at < qat->save_seconds || qat->done == qat->step_count) continue;
+    if (bnd_clock_seconds(CLOCK_MONOTONIC) - saved_at < qat->save_seconds || qat->done == qat->step_count) continue;
     BND_TRY(save(t));
-    saved_at = seconds_now();
+    saved_at = bnd_clock_seconds(CLOCK_MONOTONIC);
   }
   return BND_OK;
 }

@@ -1,7 +1,6 @@
 /* The staged run: checkpoint and images to a hardware-aligned INT8 file, with mAP at every step. Each finished stage is kept on disk. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/file.h"
 #include "eval/bootstrap.h"
@@ -17,12 +16,6 @@
 enum { DEFAULT_IMAGES = 500, DEFAULT_BATCH = 25, SATURATION_IMAGES = 4 };
 
 /* --- small tools --- */
-
-double bnd_seconds_since(const struct timespec *begin) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)(now.tv_sec - begin->tv_sec) + (double)(now.tv_nsec - begin->tv_nsec) * 1e-9;
-}
 
 bnd_status bnd_run_path(bnd_quantize_run *r, const char *name, char path[4096]) {
   const int length = snprintf(path, 4096, "%s/%s", r->options->output, name);

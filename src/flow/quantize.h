@@ -2,8 +2,8 @@
 #ifndef BND_FLOW_QUANTIZE_H
 #define BND_FLOW_QUANTIZE_H
 
-#include <time.h>
 
+#include "base/clock.h"
 #include "calib/calibrate.h"
 #include "eval/sg_metrics.h"
 #include "flow/dataset.h"
@@ -45,7 +45,6 @@ void bnd_best_fingerprint(const bnd_quantize_run *r, bnd_string *text);
 bnd_status bnd_best_stages(bnd_quantize_run *r);
 
 /* Tools of a run. */
-double bnd_seconds_since(const struct timespec *begin);
 bnd_status bnd_run_path(bnd_quantize_run *r, const char *name, char path[4096]);
 bnd_status bnd_run_write_text(bnd_quantize_run *r, const char *name, const bnd_string *text);
 /* A line of run.log, also shown at this level. */

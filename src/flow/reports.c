@@ -171,8 +171,7 @@ static void write_quantizer(void *user, const bnd_quantizer_place *place) {
   bnd_json_end_object(w);
 }
 
-static void write_violation(void *user, const bnd_violation *violation) {
-  bnd_json_writer *w = user;
+void bnd_write_violation(bnd_json_writer *w, const bnd_violation *violation) {
   bnd_json_begin_object(w, BND_JSON_ONE_LINE);
   bnd_json_put_string(w, "rule", bnd_rule_name(violation->rule));
   bnd_json_put_string(w, "node", violation->node);
@@ -185,6 +184,8 @@ static void write_violation(void *user, const bnd_violation *violation) {
   bnd_json_put_string(w, "detail", violation->detail);
   bnd_json_end_object(w);
 }
+
+static void write_violation(void *user, const bnd_violation *violation) { bnd_write_violation(user, violation); }
 
 bnd_status bnd_write_quantization(const char *path, const bnd_quantization_report *report, bnd_error *error) {
   bnd_string text = {0};

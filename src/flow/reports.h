@@ -4,8 +4,9 @@
 
 #include "binade/binade.h"
 #include "graph/graph.h"
-#include "passes/target/target.h"
+#include "passes/target/adjust.h"
 
+struct bnd_json_writer;
 struct bnd_qat;
 struct bnd_run_state;
 
@@ -22,6 +23,9 @@ typedef struct bnd_quantization_report {
 } bnd_quantization_report;
 /* quantization.json: every quantizer in graph order, and the constraints still broken. */
 bnd_status bnd_write_quantization(const char *path, const bnd_quantization_report *report, bnd_error *error);
+
+/* One broken constraint as a JSON object. */
+void bnd_write_violation(struct bnd_json_writer *writer, const bnd_violation *violation);
 
 /* Calls visit for every quantizer of the graph in Quark's order and naming: activations where their node stands, weight and bias behind their layer's node. */
 typedef struct bnd_quantizer_place {

@@ -5,22 +5,11 @@
 
 #include "base/near.h"
 #include "ops/operators.h"
+#include "passes/stub.h"
 
 static const char *scope_of(const bnd_quantize_options *options) { return options->scope ? options->scope : "published"; }
 
 bool bnd_scope_is_published(const bnd_quantize_options *options) { return strcmp(scope_of(options), "published") == 0; }
-
-static bnd_node *new_stub(bnd_node *place, bnd_operator_id kind) {
-  const bnd_operator *op = bnd_operator_of(kind);
-  const bnd_arg arg = bnd_arg_of_node(place);
-  bnd_node *stub = bnd_graph_call(place->graph, op, op->name, &arg, 1);
-  if (!stub) return NULL;
-  bnd_node_move_after(stub, place);
-  stub->scope = place->scope;
-  stub->shape[0] = place->shape[0];
-  stub->dtype = place->dtype;
-  return stub;
-}
 
 static bnd_status stub_behind(bnd_graph *graph, const char *name, bnd_operator_id kind, bnd_error *error) {
   bnd_node *place = bnd_graph_find(graph, name);
@@ -32,7 +21,7 @@ static bnd_status stub_behind(bnd_graph *graph, const char *name, bnd_operator_i
     return bnd_fail(error, BND_ERROR_ARGUMENT, "no node is called \"%s\"; near names: %s (`binade print` lists all)", name,
                     bnd_near_text(&near_names, list, sizeof list));
   }
-  bnd_node *stub = new_stub(place, kind);
+  bnd_node *stub = bnd_insert_stub(place, kind, NULL);
   if (!stub) return bnd_graph_status(graph, error);
   bnd_node_replace_all_uses(place, stub, true);
   return bnd_graph_status(graph, error);
@@ -51,7 +40,7 @@ static bnd_status leave_heads_out(bnd_graph *graph, bnd_error *error) {
     for (int i = node->user_count - 1; i >= 0; i--) {
       bnd_node *user = node->users[i];
       if (user == stub || !in_heads(user)) continue;
-      if (!stub && !(stub = new_stub(node, BND_OP_DEQUANT_STUB))) return bnd_graph_status(graph, error);
+      if (!stub && !(stub = bnd_insert_stub(node, BND_OP_DEQUANT_STUB, NULL))) return bnd_graph_status(graph, error);
       bnd_node_replace_input(user, node, stub);
     }
   }

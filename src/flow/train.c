@@ -2,19 +2,15 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "flow/state.h"
 #include "flow/training.h"
 #include "models/yolo_nas/initialize.h"
 
-static double now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
+static double now(void) { return bnd_clock_seconds(CLOCK_MONOTONIC); }
 
 /* --- options --- */
 

@@ -1,6 +1,6 @@
 #include "kernels/peak.h"
 
-#include <time.h>
+#include "base/clock.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
@@ -89,9 +89,7 @@ bnd_peak_loop bnd_peak_bytes(void) { return (bnd_peak_loop){"plain loop", LANES,
 /* --- measuring --- */
 
 static double now(int threads) {
-  struct timespec t;
-  clock_gettime(threads > 1 ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+  return bnd_clock_seconds(threads > 1 ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID);
 }
 
 static double seconds_of(const bnd_peak_loop *loop, uint64_t rounds, int threads) {

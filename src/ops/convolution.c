@@ -170,8 +170,7 @@ int64_t bnd_node_macs(const bnd_node *node) {
   const bnd_node *x = bnd_arg_node(node, 0), *w = node->kind == BND_CALL_MODULE ? NULL : bnd_arg_node(node, 1);
   const bnd_shape *weight = w ? &w->shape[0] : node->module ? &node->module->weight.shape : NULL;
   if (!x || !weight) return 0;
-  const bool transposed = bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D) || bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_MODULE) ||
-                          bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_BN_MODULE);
+  const bool transposed = bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D) || bnd_is_transposed_module(node);
   /* Transposed, every input value meets a whole kernel for every output channel of its group. */
   return product(transposed ? &x->shape[0] : &node->shape[0], weight);
 }

@@ -77,6 +77,10 @@ bool bnd_is_activation(const bnd_node *node) {
   }
 }
 
+bool bnd_is_transposed_module(const bnd_node *node) {
+  return bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_MODULE) || bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_BN_MODULE);
+}
+
 bool bnd_is_conv_module(const bnd_node *node) {
   switch (bnd_functional_id(node)) {
     case BND_OP_CONV2D_MODULE:

@@ -97,6 +97,7 @@ static inline bool bnd_node_is(const bnd_node *node, bnd_operator_id id) { retur
 /* Families, as Quark's annotators group them (fx-quantization 4.1). In-place variants belong to the family of their twin. */
 bool bnd_is_activation(const bnd_node *node);      /* ACT */
 bool bnd_is_conv_module(const bnd_node *node);     /* CONVMOD: convolutions, transposed convolutions and linear as modules */
+bool bnd_is_transposed_module(const bnd_node *node); /* the transposed convolutions among them */
 bool bnd_is_conv_function(const bnd_node *node);   /* CONVFN */
 bool bnd_is_arithmetic(const bnd_node *node);      /* ARITH */
 bool bnd_is_pool(const bnd_node *node);            /* POOL */

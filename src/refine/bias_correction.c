@@ -8,10 +8,6 @@
 
 enum { DEFAULT_IMAGES = 16, STATISTICS_IMAGES = 64 };
 
-static bool is_transposed(const bnd_node *node) {
-  return bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_MODULE) || bnd_node_is(node, BND_OP_CONV_TRANSPOSE2D_BN_MODULE);
-}
-
 /* Layers with a bias whose results are images: the others are left alone. */
 static bool is_correctable(const bnd_node *node) {
   return bnd_is_conv_module(node) && !bnd_node_is(node, BND_OP_LINEAR_MODULE) && node->module->bias.data && !node->module->has_batch_norm &&
@@ -116,7 +112,7 @@ static bnd_status correct_analytic(bnd_node *node, const double *mean, const dou
   bnd_tensor weight, bias;
   double *shift = bnd_calloc(count, sizeof *shift);
   float *values = bnd_calloc(count, sizeof *values);
-  bnd_status status = shift && values ? bnd_module_quantized_weights(module, is_transposed(node), &weight, &bias, error)
+  bnd_status status = shift && values ? bnd_module_quantized_weights(module, bnd_is_transposed_module(node), &weight, &bias, error)
                                       : bnd_fail_memory(error, "a bias correction");
   if (status == BND_OK) {
     find_shift(node, bnd_f32(&weight), mean, drift, shift);
@@ -242,7 +238,7 @@ static bnd_status add_means(const bnd_refinement *work, const bnd_graph *graph, 
 static bnd_status correct_empirical(bnd_node *node, const double *difference, bnd_error *error) {
   bnd_module *module = node->module;
   bnd_tensor weight, bias;
-  BND_TRY(bnd_module_quantized_weights(module, is_transposed(node), &weight, &bias, error));
+  BND_TRY(bnd_module_quantized_weights(module, bnd_is_transposed_module(node), &weight, &bias, error));
   float *values = bnd_calloc(bias.count, sizeof *values);
   bnd_status status = values ? BND_OK : bnd_fail_memory(error, "a bias correction");
   for (size_t i = 0; values && i < bias.count; i++) values[i] = (float)((double)bnd_f32(&bias)[i] + difference[i]);

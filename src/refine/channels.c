@@ -10,7 +10,7 @@ bool bnd_is_scalable_layer(const bnd_node *node) {
 bnd_weight_view bnd_weight_view_of(const bnd_node *layer) {
   const bnd_shape *s = &layer->module->weight.shape;
   return (bnd_weight_view){
-      .transposed = bnd_node_is(layer, BND_OP_CONV_TRANSPOSE2D_MODULE) || bnd_node_is(layer, BND_OP_CONV_TRANSPOSE2D_BN_MODULE),
+      .transposed = bnd_is_transposed_module(layer),
       .rows = (size_t)s->size[0],
       .columns = (size_t)s->size[1],
       .window = (size_t)(s->size[2] * s->size[3]),

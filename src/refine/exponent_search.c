@@ -1,8 +1,8 @@
 #include "refine/exponent_search.h"
 
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "ops/operators.h"
 #include "refine/sensitivity.h"
 
@@ -126,9 +126,7 @@ static bnd_status try_move(search *s, const bnd_sensitivity_row *row, int by, bo
 }
 
 static bool out_of_time(const search *s) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return s->limit_seconds > 0 && (double)(now.tv_sec - s->begin.tv_sec) + (double)(now.tv_nsec - s->begin.tv_nsec) * 1e-9 > s->limit_seconds;
+  return s->limit_seconds > 0 && bnd_seconds_since(&s->begin) > s->limit_seconds;
 }
 
 /* Up, then down; in the direction that helped as far as it helps. */

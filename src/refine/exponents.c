@@ -167,10 +167,6 @@ static void merge_moments(search *s) {
 
 /* --- what an error costs: the weights of whoever reads the value --- */
 
-static bool is_transposed(const bnd_node *layer) {
-  return bnd_node_is(layer, BND_OP_CONV_TRANSPOSE2D_MODULE) || bnd_node_is(layer, BND_OP_CONV_TRANSPOSE2D_BN_MODULE);
-}
-
 /* A layer's weight as [outer, channels, inner] with its input channels in the middle. */
 typedef struct input_view {
   size_t outer, channels, inner;
@@ -178,7 +174,7 @@ typedef struct input_view {
 
 static input_view view_inputs(const bnd_node *layer) {
   const bnd_tensor *weight = &layer->module->weight;
-  const bool transposed = is_transposed(layer);
+  const bool transposed = bnd_is_transposed_module(layer);
   input_view v = {.outer = transposed ? 1 : (size_t)weight->shape.size[0], .channels = (size_t)weight->shape.size[transposed ? 0 : 1]};
   v.inner = weight->count / (v.outer * v.channels);
   return v;

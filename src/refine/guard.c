@@ -2,11 +2,7 @@
 
 #include <string.h>
 
-static double seconds_since(const struct timespec *begin) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)(now.tv_sec - begin->tv_sec) + (double)(now.tv_nsec - begin->tv_nsec) * 1e-9;
-}
+#include "base/clock.h"
 
 bnd_status bnd_guard_measure(const bnd_refinement *work, const bnd_graph *graph, double *distance, bnd_error *error) {
   bnd_graph *copy;
@@ -30,6 +26,6 @@ bnd_status bnd_guard_step(bnd_refinement *work, const bnd_guarded_step *step, do
   if (!outcome->kept) work->graph = before;
   else *distance = outcome->after;
   bnd_graph_destroy(unwanted);
-  outcome->seconds = seconds_since(&begin);
+  outcome->seconds = bnd_seconds_since(&begin);
   return status;
 }

@@ -283,8 +283,8 @@ static void run_from_floats(bnd_onednn *engine, const problem *p, tally *t) {
     if (p->has_bias) bnd_f32(&bias)[o] = ldexpf((float)p->bias[o], -p->bias_position[o]);
   }
   bool found;
-  bnd_integer_convolution integers;
-  assert_ok(bnd_integer_convolution_create(&weight, &bias, &x, p->non_negative, &y, &integers, &found, &error), &error);
+  bnd_int8_weights integers;
+  assert_ok(bnd_int8_weights_find(&weight, &bias, &x, p->non_negative, &y, &integers, &found, &error), &error);
   assert_true(found);
   assert_true(integers.exact_in_float);
   const bnd_int8_operands operands = {.non_negative = p->non_negative,
@@ -295,7 +295,7 @@ static void run_from_floats(bnd_onednn *engine, const problem *p, tally *t) {
                                       .low = (float)p->low,
                                       .high = (float)p->high};
   run(engine, p, &operands, t);
-  bnd_integer_convolution_free(&integers);
+  bnd_int8_weights_free(&integers);
   bnd_tensor_release(&weight);
   bnd_tensor_release(&bias);
 }

@@ -82,14 +82,10 @@ static bnd_status scale_tensor(bnd_tensor *tensor, float factor, bnd_error *erro
   return BND_OK;
 }
 
-static bool is_transposed(const bnd_node *layer) {
-  return bnd_node_is(layer, BND_OP_CONV_TRANSPOSE2D_MODULE) || bnd_node_is(layer, BND_OP_CONV_TRANSPOSE2D_BN_MODULE);
-}
-
 /* Input channels [from, to) of a layer's weight. */
 static bnd_status scale_inputs(bnd_node *layer, int64_t from, int64_t to, float factor, bnd_error *error) {
   bnd_tensor *weight = &layer->module->weight;
-  const bool transposed = is_transposed(layer);
+  const bool transposed = bnd_is_transposed_module(layer);
   const int64_t outer = transposed ? 1 : weight->shape.size[0], channels = weight->shape.size[transposed ? 0 : 1];
   const size_t inner = weight->count / ((size_t)outer * (size_t)channels);
   if (to > channels) return bnd_fail(error, BND_ERROR_INTERNAL, "layer %s reads fewer channels than it is given", layer->name);

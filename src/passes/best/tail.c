@@ -3,6 +3,7 @@
 
 #include "ops/operators.h"
 #include "passes/best/best.h"
+#include "passes/stub.h"
 
 static const struct {
   const char *name, *meaning;
@@ -106,23 +107,12 @@ bnd_status bnd_find_tail(const bnd_graph *graph, bnd_tail_part **part_of, bnd_er
   return BND_OK;
 }
 
-static bnd_node *stub_behind(bnd_node *place, bnd_operator_id kind) {
-  const bnd_operator *op = bnd_operator_of(kind);
-  const bnd_arg arg = bnd_arg_of_node(place);
-  bnd_node *stub = bnd_graph_call(place->graph, op, op->name, &arg, 1);
-  if (!stub) return NULL;
-  bnd_node_move_after(stub, place);
-  stub->scope = place->scope;
-  stub->shape[0] = place->shape[0];
-  stub->dtype = place->dtype;
-  stub->changed_by = "head awareness";
-  return stub;
-}
+static const char PASS[] = "head awareness";
 
 static bnd_status begin_scope(bnd_graph *graph, bnd_error *error) {
   for (bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
     if (node->kind != BND_PLACEHOLDER) continue;
-    bnd_node *stub = stub_behind(node, BND_OP_QUANT_STUB);
+    bnd_node *stub = bnd_insert_stub(node, BND_OP_QUANT_STUB, PASS);
     if (!stub) return bnd_graph_status(graph, error);
     bnd_node_replace_all_uses(node, stub, true);
   }
@@ -140,7 +130,7 @@ bnd_status bnd_leave_tail_out(bnd_graph *graph, int *cuts, bnd_error *error) {
     for (int i = node->user_count - 1; i >= 0; i--) {
       bnd_node *user = node->users[i];
       if (user->id >= ids || part_of[user->id] == BND_TAIL_NONE) continue;
-      if (!stub && !(stub = stub_behind(node, BND_OP_DEQUANT_STUB))) break;
+      if (!stub && !(stub = bnd_insert_stub(node, BND_OP_DEQUANT_STUB, PASS))) break;
       *cuts += 1;
       bnd_node_replace_input(user, node, stub);
     }
