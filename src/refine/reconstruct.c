@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/random.h"
 #include "ops/operators.h"
@@ -28,15 +29,23 @@ typedef struct reconstruction {
   double *losses;  /* by image of the batch */
   float **inputs;  /* of the batch, [image][input] */
   int batch, steps;
+  struct timespec begin; /* of it all */
 } reconstruction;
 
 static bool stop(void *user) {
   return bnd_is_cancelled(user);
 }
 
+/* What it may take is over. */
+static bool is_late(const reconstruction *r) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return r->work->minutes > 0 && (double)(now.tv_sec - r->begin.tv_sec) + (double)(now.tv_nsec - r->begin.tv_nsec) * 1e-9 > r->work->minutes * 60;
+}
+
 static bnd_reconstruct_options with_defaults(const bnd_reconstruct_options *options) {
   bnd_reconstruct_options o = options ? *options : (bnd_reconstruct_options){0};
-  if (o.most_convolutions < 1) o.most_convolutions = 8;
+  if (o.most_convolutions < 1) o.most_convolutions = BND_BLOCK_CONVOLUTIONS;
   if (o.steps < 1) o.steps = 300;
   if (o.batch < 1) o.batch = 4;
   if (!(o.learning_rate > 0)) o.learning_rate = 0.05;
@@ -144,9 +153,9 @@ static bnd_status train(reconstruction *r, double *before, double *after, int *d
   BND_TRY(judge(r, before));
   *after = *before;
   int without = 0;
-  for (*done = 0; *done < r->steps && without < PATIENCE;) {
+  for (*done = 0; *done < r->steps && without < PATIENCE && !is_late(r);) {
     const int until = *done + (r->steps + CHECKS - 1) / CHECKS;
-    for (; *done < until && *done < r->steps; (*done)++) BND_TRY(train_step(r, *done));
+    for (; *done < until && *done < r->steps && !is_late(r); (*done)++) BND_TRY(train_step(r, *done));
     double now;
     bnd_network_put_thresholds_in_force(r->network);
     BND_TRY(judge(r, &now));
@@ -280,15 +289,20 @@ bnd_status bnd_refine_reconstruct(bnd_refinement *work, const bnd_reconstruct_op
   if (work->images->count == 0) return bnd_fail(error, BND_ERROR_ARGUMENT, "reconstruction needs images");
   BND_TRY(bnd_blocks_find(work->graph, r.options.most_convolutions, &blocks, error));
   r.count = blocks.count;
+  clock_gettime(CLOCK_MONOTONIC, &r.begin);
   bnd_status status = BND_OK;
   for (r.index = r.options.first_block; r.index < blocks.count && status == BND_OK; r.index++) {
     bnd_report_progress(work->context, "reconstruction", "blocks", r.index, r.count);
-    r.block = &blocks.items[r.index];
+    if (is_late(&r)) {
+      bnd_string_format(report, "no time was left for %zu of %zu blocks\n", r.count - r.index, r.count);
+      break;
+    }
+    r.block = &blocks.items[r.options.order ? r.options.order[r.index] : r.index];
     status = reconstruct(&r);
     release(&r);
     if (status == BND_OK && r.options.finished) status = r.options.finished(r.options.user, r.index + 1, r.count, work->graph, error);
   }
-  if (status == BND_OK) bnd_report_progress(work->context, "reconstruction", "blocks", r.count, r.count);
+  if (status == BND_OK) bnd_report_progress(work->context, "reconstruction", "blocks", r.index, r.count);
   bnd_blocks_free(&blocks);
   return status;
 }
