@@ -62,19 +62,19 @@ static bnd_status block_finished(void *user, size_t done, size_t count, const bn
   return done < count ? bnd_best_save(p->run, BLOCKS, graph, &p->state) : BND_OK;
 }
 
-/* Under a budget the most harmful blocks come first, in an order that is found before any block has changed; blocks finished when it ends are kept. */
+/* Under a budget the blocks share the time by what they cost, found before any block has changed. */
 static bnd_status reconstruct(bnd_refinement *work, bnd_string *report, bnd_error *error) {
   progress *p = work->user;
   bnd_best_state saved;
   bool found;
-  size_t *order = NULL;
-  if (work->minutes > 0) BND_TRY(bnd_reconstruct_order(work, NULL, &order, error));
+  double *harm = NULL;
+  if (work->minutes > 0) BND_TRY(bnd_reconstruct_harm(work, NULL, &harm, error));
   work->minutes = bnd_budget_step_minutes(&p->budget);
   bnd_status status = bnd_best_load(p->run, BLOCKS, work->graph, &saved, &found);
   p->state.blocks = found ? saved.blocks : 0;
-  const bnd_reconstruct_options options = {.first_block = p->state.blocks, .order = order, .finished = block_finished, .user = p};
+  const bnd_reconstruct_options options = {.first_block = p->state.blocks, .harm = harm, .finished = block_finished, .user = p};
   if (status == BND_OK) status = bnd_refine_reconstruct(work, &options, report, error);
-  free(order);
+  free(harm);
   if (bnd_budget_ended(&p->budget, status) && p->state.blocks > 0) {
     bnd_string_format(report, "ended by the budget behind %zu blocks\n", p->state.blocks);
     status = BND_OK;

@@ -23,7 +23,7 @@ typedef struct bnd_reconstruct_options {
   size_t memory;         /* bytes for images of a block and for training it; early blocks, which are large, see fewer images. 1 GiB */
   bool learn_thresholds; /* positions move, too, by threshold_rate * learning_rate in log2 */
   double threshold_rate; /* 0.2 */
-  const size_t *order;   /* of blocks, as bnd_reconstruct_order tells it; NULL = as they follow each other */
+  const double *harm;    /* of each block, as bnd_reconstruct_harm tells it: what is left of work->minutes is shared out in proportion. NULL = evenly */
 
   /* For going on later. finished is called after every block; the graph is then all there is to save, and a failure ends the work. A call with the
      saved graph and first_block = the number of blocks finished gives the same bytes as one that was never interrupted. */
@@ -32,12 +32,12 @@ typedef struct bnd_reconstruct_options {
   void *user;
 } bnd_reconstruct_options;
 
-/* The blocks, the one first whose quantization alone costs most: by the distance of the float network with that block as it is in work->graph, over a few
-   calibration images. For when there is not time for all. The caller frees *order. */
-bnd_status bnd_reconstruct_order(const bnd_refinement *work, const bnd_reconstruct_options *options, size_t **order, bnd_error *error);
+/* What each block costs alone: the distance of the float network with that block as it is in work->graph, over a few calibration images. The caller frees
+   *harm. */
+bnd_status bnd_reconstruct_harm(const bnd_refinement *work, const bnd_reconstruct_options *options, double **harm, bnd_error *error);
 
-/* options NULL = all defaults. With work->minutes the block at hand is trained no longer, and no further one begun, when that time is over; the result then
-   depends on the machine's speed. Each block keeps the best of what it was and what training made of it, judged on images it was not trained on: the first
+/* options NULL = all defaults. With work->minutes each block is trained for its share of them at most, and left as it is where that is too little; the
+   result then depends on the machine's speed. Each block keeps the best of what it was and what training made of it, judged on images it was not trained on: the first
    ones of work->held_out, or the last eighth of work->images where there are none. */
 bnd_status bnd_refine_reconstruct(bnd_refinement *work, const bnd_reconstruct_options *options, bnd_string *report, bnd_error *error);
 

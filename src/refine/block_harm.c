@@ -1,4 +1,5 @@
-/* In which order blocks deserve to be trained when there is not time for all of them. */
+/* What the quantization of each block costs: how much time it deserves when there is not time for all. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "ops/operators.h"
@@ -6,19 +7,6 @@
 #include "refine/reconstruct.h"
 
 enum { IMAGES = 4 };
-
-typedef struct harm {
-  double distance;
-  size_t block;
-} harm;
-
-/* The larger distance first, a NaN before all; of equal ones the earlier block. */
-static int compare(const void *a, const void *b) {
-  const harm *x = a, *y = b;
-  if (x->distance != x->distance || y->distance != y->distance) return (y->distance != y->distance) - (x->distance != x->distance);
-  if (x->distance != y->distance) return x->distance > y->distance ? -1 : 1;
-  return x->block < y->block ? -1 : 1;
-}
 
 /* The float layer in the place of a quantized one. */
 static void take_float(bnd_module *module, const bnd_module *teacher) {
@@ -59,7 +47,7 @@ static bnd_status measure_block(const bnd_refinement *work, const bnd_block *blo
   return status;
 }
 
-static bnd_status measure_blocks(const bnd_refinement *work, const bnd_block_list *blocks, harm *harms, bnd_error *error) {
+static bnd_status measure_blocks(const bnd_refinement *work, const bnd_block_list *blocks, double *harm, bnd_error *error) {
   bnd_image_source few = *work->images;
   if (few.count > IMAGES) few.count = IMAGES;
   bnd_refinement judge = *work;
@@ -69,30 +57,23 @@ static bnd_status measure_blocks(const bnd_refinement *work, const bnd_block_lis
   judge.reference = reference;
   bnd_status status = BND_OK;
   for (size_t i = 0; i < blocks->count && status == BND_OK; i++) {
-    bnd_report_progress(work->context, "order of blocks", "blocks", i, blocks->count);
-    harms[i].block = i;
-    status = measure_block(&judge, &blocks->items[i], &harms[i].distance, error);
+    bnd_report_progress(work->context, "sensitivity of blocks", "blocks", i, blocks->count);
+    status = measure_block(&judge, &blocks->items[i], &harm[i], error);
+    if (!isfinite(harm[i])) harm[i] = 1; /* nothing is left of the answers */
   }
-  if (status == BND_OK) bnd_report_progress(work->context, "order of blocks", "blocks", blocks->count, blocks->count);
+  if (status == BND_OK) bnd_report_progress(work->context, "sensitivity of blocks", "blocks", blocks->count, blocks->count);
   bnd_reference_destroy(reference);
   return status;
 }
 
-bnd_status bnd_reconstruct_order(const bnd_refinement *work, const bnd_reconstruct_options *options, size_t **order, bnd_error *error) {
+bnd_status bnd_reconstruct_harm(const bnd_refinement *work, const bnd_reconstruct_options *options, double **harm, bnd_error *error) {
   const int most = options && options->most_convolutions > 0 ? options->most_convolutions : BND_BLOCK_CONVOLUTIONS;
   bnd_block_list blocks;
   BND_TRY(bnd_blocks_find(work->graph, most, &blocks, error));
-  harm *harms = bnd_calloc(blocks.count + 1, sizeof *harms);
-  size_t *places = bnd_calloc(blocks.count + 1, sizeof *places);
-  bnd_status status = harms && places ? measure_blocks(work, &blocks, harms, error) : bnd_fail_memory(error, "the order of blocks");
-  if (status == BND_OK) {
-    qsort(harms, blocks.count, sizeof *harms, compare);
-    for (size_t i = 0; i < blocks.count; i++) places[i] = harms[i].block;
-    *order = places;
-  } else {
-    free(places);
-  }
-  free(harms);
+  double *values = bnd_calloc(blocks.count + 1, sizeof *values);
+  const bnd_status status = values ? measure_blocks(work, &blocks, values, error) : bnd_fail_memory(error, "what blocks cost");
+  if (status == BND_OK) *harm = values;
+  else free(values);
   bnd_blocks_free(&blocks);
   return status;
 }
