@@ -58,6 +58,12 @@ void bnd_report_progress(const bnd_context *context, const char *stage, const ch
   bnd_report_progress_detail(context, &(bnd_progress){.stage = stage, .unit = unit, .done = done, .total = total});
 }
 
+bnd_context bnd_context_without_progress(const bnd_context *context) {
+  bnd_context quiet = context ? *context : (bnd_context){0};
+  quiet.progress = NULL;
+  return quiet;
+}
+
 void bnd_log(const bnd_context *context, bnd_log_level level, const char *format, ...) {
   if (!context || !context->log) return;
   char message[BND_ERROR_MESSAGE_SIZE];

@@ -31,6 +31,8 @@ bnd_status bnd_fail_prefix(bnd_error *error, bnd_status status, const char *form
 /* Callback helpers; `context` may be NULL. */
 void bnd_report_progress(const bnd_context *context, const char *stage, const char *unit, uint64_t done, uint64_t total);
 void bnd_report_progress_detail(const bnd_context *context, const bnd_progress *progress);
+/* The same context without reports, for short work inside a stage that reports itself. context NULL: all defaults. */
+bnd_context bnd_context_without_progress(const bnd_context *context);
 void bnd_log(const bnd_context *context, bnd_log_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 bool bnd_is_cancelled(const bnd_context *context);
 /* The number of threads to use: context->threads, or the processors this process may run on. At least 1. */

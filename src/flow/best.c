@@ -1,7 +1,8 @@
 /* The recipe best: scope from the graph, all calibration images together, steps under guard, the target's rules to a fixed point. docs/best.md. */
+#include "flow/best_budget.h"
+#include "flow/best_parts.h"
 #include "flow/best_state.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,39 +47,40 @@ static const bnd_step_name NAMES[] = {
 typedef struct progress {
   bnd_quantize_run *run;
   bnd_best_state state;
-  struct timespec begin;
-  bool out_of_time;
+  bnd_budget budget;
+  size_t left_out; /* steps, by the budget */
 } progress;
 
 static const char STATE[] = ".binade-best.pth", TWIN[] = ".binade-best-twin.pth", BLOCKS[] = ".binade-best-blocks.pth";
 
-static double minutes_left(const progress *p) {
-  const double budget = p->run->options->budget_minutes;
-  return budget > 0 ? budget - bnd_seconds_since(&p->begin) / 60 : INFINITY;
-}
-
 static bnd_status empirical_bias(bnd_refinement *work, bnd_string *report, bnd_error *error) { return bnd_refine_bias_empirical(work, NULL, report, error); }
 
-/* Interrupting is how reconstruction is told that its time is over. */
 static bnd_status block_finished(void *user, size_t done, size_t count, const bnd_graph *graph, bnd_error *error) {
   progress *p = user;
   p->state.blocks = done;
-  p->out_of_time = done < count && minutes_left(p) <= 0;
-  if (p->out_of_time) return bnd_fail(error, BND_ERROR_INTERRUPTED, "the budget is spent");
+  (void)error;
   return done < count ? bnd_best_save(p->run, BLOCKS, graph, &p->state) : BND_OK;
 }
 
+/* Under a budget the blocks share the time by what they cost, found before any block has changed. */
 static bnd_status reconstruct(bnd_refinement *work, bnd_string *report, bnd_error *error) {
   progress *p = work->user;
   bnd_best_state saved;
   bool found;
-  BND_TRY(bnd_best_load(p->run, BLOCKS, work->graph, &saved, &found));
-  const bnd_reconstruct_options options = {.first_block = found && saved.next_step == p->state.next_step ? saved.blocks : 0, .finished = block_finished, .user = p};
-  const bnd_status status = bnd_refine_reconstruct(work, &options, report, error);
+  double *harm = NULL;
+  if (work->minutes > 0) BND_TRY(bnd_reconstruct_harm(work, NULL, &harm, error));
+  work->minutes = bnd_budget_step_minutes(&p->budget);
+  bnd_status status = bnd_best_load(p->run, BLOCKS, work->graph, &saved, &found);
+  p->state.blocks = found ? saved.blocks : 0;
+  const bnd_reconstruct_options options = {.first_block = p->state.blocks, .harm = harm, .finished = block_finished, .user = p};
+  if (status == BND_OK) status = bnd_refine_reconstruct(work, &options, report, error);
+  free(harm);
+  if (bnd_budget_ended(&p->budget, status) && p->state.blocks > 0) {
+    bnd_string_format(report, "ended by the budget behind %zu blocks\n", p->state.blocks);
+    status = BND_OK;
+  }
   p->state.blocks = 0;
-  if (status != BND_ERROR_INTERRUPTED || !p->out_of_time) return status;
-  bnd_string_format(report, "ended by the budget\n");
-  return BND_OK;
+  return status;
 }
 
 /* Raw outputs stand behind boxes and scores, where the graph has them. */
@@ -131,7 +133,8 @@ bnd_status bnd_best_check_options(const bnd_quantize_options *o, bnd_error *erro
   if (!best) return BND_OK;
   if (o->scope && !full && !automatic)
     return bnd_fail(error, BND_ERROR_ARGUMENT, "the recipe best has the scopes auto and full, not \"%s\"; --recipe quark has others", o->scope);
-  if (o->qat && (o->qat_split || o->qat_images || o->qat_share > 0 || o->qat_epochs || o->qat_learning_rate > 0 || o->qat_thresholds))
+  if (o->qat && (o->qat_split || o->qat_images || o->qat_share > 0 || o->qat_epochs || o->qat_learning_rate > 0 || o->qat_thresholds || o->qat_batch || o->qat_schedule ||
+                 o->qat_no_augmentation || o->qat_in_order || o->qat_freeze_batch_norm || o->qat_average))
     return bnd_fail(error, BND_ERROR_ARGUMENT, "the recipe best trains on its calibration images without labels; the options of QAT belong to --recipe quark");
   BND_TRY(check_names(o->steps, o->step_count, error));
   return check_names(o->without, o->without_count, error);
@@ -313,6 +316,11 @@ static void keep_outcome(bnd_quantize_run *r, const bnd_step_outcome *o) {
   snprintf(to->name, sizeof to->name, "%s", o->name);
 }
 
+static void note_outcome(bnd_quantize_run *r, const bnd_step_result *s, bool earlier) {
+  bnd_run_note(r, s->kept || earlier ? BND_LOG_DEBUG : BND_LOG_INFO, "%s%s: distance %.5f -> %.5f in %.1f s; %s", s->name, earlier ? ", in an earlier run" : "", s->before,
+               s->after, s->seconds, s->kept ? "kept" : "it does not help here and was taken back");
+}
+
 static void note_lines(bnd_quantize_run *r, const char *name, const bnd_string *report) {
   for (const char *at = report->text; at && *at;) {
     const size_t length = strcspn(at, "\n");
@@ -337,6 +345,15 @@ static bool step_was_kept(const bnd_quantize_run *r, bnd_refine_step *step) {
   return false;
 }
 
+static bnd_status forget(bnd_quantize_run *r, const char *const *files, size_t count) {
+  char path[4096];
+  for (size_t i = 0; i < count; i++) {
+    BND_TRY(bnd_run_path(r, files[i], path));
+    remove(path);
+  }
+  return BND_OK;
+}
+
 /* Where an earlier run of the same command stopped. */
 static bnd_status go_on(bnd_quantize_run *r, bnd_refinement *work, progress *p, bool *found) {
   bnd_quantize_result result;
@@ -349,20 +366,35 @@ static bnd_status go_on(bnd_quantize_run *r, bnd_refinement *work, progress *p, 
   return twin ? BND_OK : bnd_fail(r->error, BND_ERROR_FORMAT, "%s/%s: is missing or damaged, so the run cannot go on; --restart begins anew", r->options->output, TWIN);
 }
 
-static bnd_status run_step(bnd_quantize_run *r, bnd_refinement *work, size_t step, double *distance) {
-  const bnd_guarded_step guarded = {.name = NAMES[step].name, .run = STEPS[step]};
+/* The step at hand; the measurement behind it is not interrupted by the budget. */
+static bnd_status run_in_budget(bnd_refinement *work, bnd_string *report, bnd_error *error) {
+  progress *p = work->user;
+  work->context = bnd_budget_context(&p->budget);
+  work->minutes = bnd_budget_step_minutes(&p->budget);
+  const bnd_status status = STEPS[p->state.next_step](work, report, error);
+  work->context = p->run->context;
+  return status;
+}
+
+static bnd_status run_step(bnd_quantize_run *r, bnd_refinement *work, size_t step, progress *p) {
+  const bnd_guarded_step guarded = {.name = NAMES[step].name, .run = run_in_budget};
   bnd_step_outcome outcome;
   bnd_string report = {0};
-  const bnd_status status = bnd_guard_step(work, &guarded, distance, &outcome, &report, r->error);
+  const bnd_status status = bnd_guard_step(work, &guarded, &p->state.distance, &outcome, &report, r->error);
   note_lines(r, guarded.name, &report);
   bnd_string_free(&report);
+  if (bnd_budget_ended(&p->budget, status)) {
+    if (r->error) *r->error = (bnd_error){0};
+    bnd_run_note(r, BND_LOG_INFO, "%s: left out, the budget was spent before it ended", guarded.name);
+    p->left_out++;
+    return BND_OK;
+  }
   if (status != BND_OK) return status;
   keep_outcome(r, &outcome);
   if (outcome.kept && STEPS[step] == bnd_refine_equalize) BND_TRY(renew_teacher(r, work));
   if (r->options->evaluate_steps && outcome.kept && !bnd_run_has_stage(r, outcome.name))
     BND_TRY(bnd_run_measure(r, outcome.name, work->graph, BND_EXEC_FAKE_QUANTIZE));
-  bnd_run_note(r, outcome.kept ? BND_LOG_DEBUG : BND_LOG_INFO, "%s: distance %.5f -> %.5f in %.1f s; %s", outcome.name, outcome.before, outcome.after,
-               outcome.seconds, outcome.kept ? "kept" : "it does not help here and was taken back");
+  note_outcome(r, &r->result->steps[r->result->step_count - 1], false);
   return BND_OK;
 }
 
@@ -383,79 +415,33 @@ static bnd_status write_sensitivity(bnd_quantize_run *r, const bnd_refinement *w
 
 static bnd_status run_steps(bnd_quantize_run *r, bnd_refinement *work, progress *p) {
   bool found;
-  char path[4096];
+  if (r->options->restart) BND_TRY(forget(r, (const char *const[]){STATE, TWIN, BLOCKS}, 3));
   BND_TRY(go_on(r, work, p, &found));
-  if (!found) {
+  for (int i = 0; i < r->result->step_count; i++) {
+    note_outcome(r, &r->result->steps[i], true);
+    p->budget.earlier += r->result->steps[i].seconds;
+  }
+  if (!found || p->budget.seconds > 0) {
+    struct timespec begin;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
     BND_TRY(bnd_guard_measure(work, work->graph, &p->state.distance, r->error));
-    bnd_run_note(r, BND_LOG_DEBUG, "calibrated: distance %.5f", p->state.distance);
+    p->budget.measurement = bnd_seconds_since(&begin);
+    if (!found) bnd_run_note(r, BND_LOG_DEBUG, "calibrated: distance %.5f", p->state.distance);
   }
   for (size_t i = p->state.next_step; i < STEP_COUNT; i++) {
     p->state.next_step = i;
-    work->minutes = r->options->budget_minutes > 0 ? minutes_left(p) : 0;
     if (!STEPS[i] || !wanted(r->options, i)) continue;
-    if (minutes_left(p) <= 0) {
+    if (bnd_budget_left(&p->budget) <= p->budget.measurement) {
       bnd_run_note(r, BND_LOG_INFO, "%s: left out, the budget is spent", NAMES[i].name);
+      p->left_out++;
       continue;
     }
-    BND_TRY(run_step(r, work, i, &p->state.distance));
-    BND_TRY(bnd_best_save(r, STATE, work->graph, &(bnd_best_state){.next_step = i + 1, .distance = p->state.distance}));
+    BND_TRY(run_step(r, work, i, p));
+    if (!p->left_out) BND_TRY(bnd_best_save(r, STATE, work->graph, &(bnd_best_state){.next_step = i + 1, .distance = p->state.distance}));
   }
-  BND_TRY(bnd_run_path(r, BLOCKS, path));
-  remove(path);
-  return BND_OK;
-}
-
-static void forget_adjustments(void *user, const bnd_quantizer_place *place) {
-  (void)user;
-  place->quantizer->tensor_position = place->quantizer->position[0];
-  place->quantizer->adjustments = 0;
-}
-
-typedef struct adjusted {
-  bnd_quantize_run *run;
-  const bnd_refinement *work;
-  const bnd_graph *before;
-  double distance;
-  int moved;
-  bnd_status status;
-} adjusted;
-
-static void move_back(void *user, const bnd_quantizer_place *place) {
-  const bnd_quantizer_place *wanted_place = user;
-  if (strcmp(place->name, wanted_place->name) == 0) place->quantizer->position[0] = wanted_place->quantizer->position[0];
-}
-
-/* What one moved exponent costs: the network before the rules, with it alone moved. */
-static void note_moved(void *user, const bnd_quantizer_place *place) {
-  adjusted *a = user;
-  const bnd_quantizer *q = place->quantizer;
-  bnd_graph *copy;
-  double distance = 0;
-  if (!q->adjustments || q->channels != 1 || a->status != BND_OK) return;
-  a->moved++;
-  if ((a->status = bnd_graph_copy(a->before, &copy, a->run->error)) != BND_OK) return;
-  bnd_visit_quantizers(copy, move_back, (void *)place);
-  a->status = bnd_refine_measure(a->work, copy, a->work->held_out, &distance, a->run->error);
-  bnd_graph_destroy(copy);
-  if (a->status == BND_OK)
-    bnd_run_note(a->run, BND_LOG_DEBUG, "align: %s of %s moved from %d to %d; alone that takes the distance from %.5f to %.5f", place->name, place->observed,
-                 q->tensor_position, q->position[0], a->distance, distance);
-}
-
-/* The target's rules, and what each exponent they moved adds. */
-static bnd_status align(bnd_quantize_run *r, const bnd_refinement *work) {
-  adjusted a = {.run = r, .work = work};
-  bnd_graph *before;
-  int sweeps = 0;
-  bnd_visit_quantizers(work->graph, forget_adjustments, NULL);
-  BND_TRY(bnd_graph_copy(work->graph, &before, r->error));
-  a.before = before;
-  a.status = bnd_adjust_to_fixed_point(work->graph, &r->target, &sweeps, r->error);
-  if (a.status == BND_OK) a.status = bnd_refine_measure(work, before, work->held_out, &a.distance, r->error);
-  if (a.status == BND_OK) bnd_visit_quantizers(work->graph, note_moved, &a);
-  if (a.status == BND_OK) bnd_run_note(r, BND_LOG_DEBUG, "align: every rule of %s holds after %d sweeps, which moved %d exponents", r->target.name, sweeps, a.moved);
-  bnd_graph_destroy(before);
-  return a.status;
+  /* the same command given again does not take up what was left out: rows of the results are already measured */
+  if (p->left_out) BND_TRY(bnd_best_save(r, STATE, work->graph, &(bnd_best_state){.next_step = STEP_COUNT, .distance = p->state.distance}));
+  return forget(r, (const char *const[]){BLOCKS}, 1);
 }
 
 static bnd_status refine(bnd_quantize_run *r, bnd_graph **graph) {
@@ -463,7 +449,7 @@ static bnd_status refine(bnd_quantize_run *r, bnd_graph **graph) {
   bnd_graph *teacher = NULL, *network = NULL;
   bnd_reference *reference = NULL;
   progress p = {.run = r};
-  clock_gettime(CLOCK_MONOTONIC, &p.begin);
+  bnd_budget_begin(&p.budget, r->options->budget_minutes, r->context);
   bnd_refinement work = {.graph = *graph, .images = &images, .held_out = &held_out, .target = &r->target, .backend = bnd_run_backend(r),
                          .seed = r->context ? r->context->seed : 0, .context = r->context, .user = &p};
   bnd_status status = bnd_graph_copy(*graph, &teacher, r->error);
@@ -473,7 +459,7 @@ static bnd_status refine(bnd_quantize_run *r, bnd_graph **graph) {
   work.teacher = teacher;
   work.reference = reference;
   if (status == BND_OK) status = run_steps(r, &work, &p);
-  if (status == BND_OK) status = align(r, &work);
+  if (status == BND_OK) status = bnd_best_align(r, &work, bnd_budget_left(&p.budget) > 0);
   if (status == BND_OK && r->options->sensitivity) status = write_sensitivity(r, &work);
   bnd_reference_destroy(reference);
   bnd_graph_destroy((bnd_graph *)work.teacher);

@@ -3,12 +3,13 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/random.h"
 #include "refine/distill_loss.h"
 #include "refine/trainable.h"
 
-enum { CHECKS = 6, JUDGES = 16, MOST_BATCH = 64, RANDOM_PURPOSE = 0xd157 };
+enum { CHECKS = 6, JUDGES = 16, MOST_BATCH = 64, TRIAL = 3, RANDOM_PURPOSE = 0xd157 };
 
 typedef struct distillation {
   bnd_refinement *work;
@@ -25,6 +26,7 @@ typedef struct distillation {
   int *outputs; /* those compared */
   int output_count;
   size_t anchors, classes, bins; /* 0: outputs without meaning */
+  struct timespec begin;
 } distillation;
 
 static bool stop(void *user) {
@@ -174,17 +176,36 @@ static bnd_status train_step(distillation *d, int step) {
   return BND_OK;
 }
 
+static double seconds_since(const struct timespec *begin) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)(now.tv_sec - begin->tv_sec) + (double)(now.tv_nsec - begin->tv_nsec) * 1e-9;
+}
+
+/* Under a budget: as many steps as fit, told from the first ones, so that the rate has fallen when it ends; and an end where they take longer than those.
+   first: when the first step began; judging: seconds, which comes once more when the steps are over. */
+static void fit_into_budget(distillation *d, int done, const struct timespec *first, double judging) {
+  const double left = d->work->minutes * 60 - seconds_since(&d->begin) - judging, each = seconds_since(first) / done;
+  if (!(d->work->minutes > 0)) return;
+  if (done == TRIAL) d->options.steps = (int)fmin(d->options.steps, done + fmax(0, (left - (CHECKS - 1) * judging) / each));
+  if (left <= 0) d->options.steps = done;
+}
+
 static bnd_status train(distillation *d, double *before, double *after) {
-  const int steps = d->options.steps, part = (steps + CHECKS - 1) / CHECKS;
+  struct timespec first;
+  clock_gettime(CLOCK_MONOTONIC, &first);
   const bool judged = d->work->held_out && d->work->held_out->count > 0;
   *before = 0;
   if (judged) BND_TRY(judge(d, before));
+  const double judging = seconds_since(&first);
+  clock_gettime(CLOCK_MONOTONIC, &first);
   *after = *before;
   bnd_log(d->work->context, BND_LOG_DEBUG, "distillation: loss %.5f", *before);
-  for (int done = 0; done < steps;) {
-    for (const int until = done + part < steps ? done + part : steps; done < until; done++) {
+  for (int done = 0, check = 1; done < d->options.steps; check++) {
+    while (done < d->options.steps && done < ((int64_t)d->options.steps * check + CHECKS - 1) / CHECKS) {
       BND_TRY(train_step(d, done));
-      bnd_report_progress(d->work->context, "distillation", "steps", (uint64_t)done + 1, (uint64_t)steps);
+      fit_into_budget(d, ++done, &first, judging);
+      bnd_report_progress(d->work->context, "distillation", "steps", (uint64_t)done, (uint64_t)d->options.steps);
     }
     double now = *before;
     if (judged) BND_TRY(judge(d, &now));
@@ -283,6 +304,7 @@ static void release(distillation *d) {
 
 bnd_status bnd_refine_distill(bnd_refinement *work, const bnd_distill_options *options, bnd_string *report, bnd_error *error) {
   distillation d = {.work = work, .options = with_defaults(options), .error = error, .threads = bnd_thread_count(work->context)};
+  clock_gettime(CLOCK_MONOTONIC, &d.begin);
   const bnd_status status = distill(&d, report);
   release(&d);
   return status;

@@ -176,12 +176,13 @@ static bnd_status measure_against(const bnd_refinement *work, const bnd_referenc
   BND_TRY(open_executor(graph, BND_EXEC_FAKE_QUANTIZE, work->backend, &c.executor, error));
   c.layout = layout_of(c.executor);
   const bnd_stream stream = {.stage = "measuring", .finished = compare, .user = &c};
+  const bnd_context quiet = bnd_context_without_progress(work->context); /* many are measured, each soon */
   bnd_status status = BND_OK;
   if (c.layout.values != reference->values || images->count > reference->images)
     status = bnd_fail(error, BND_ERROR_INTERNAL, "a network is measured against another one's answers");
   else if (!(c.images = bnd_calloc(images->count, sizeof *c.images)))
     status = bnd_fail_memory(error, "a measurement");
-  if (status == BND_OK) status = bnd_stream_images(c.executor, images, &stream, work->context, error);
+  if (status == BND_OK) status = bnd_stream_images(c.executor, images, &stream, &quiet, error);
   tally all = {0};
   for (size_t i = 0; status == BND_OK && i < images->count; i++) all.error += c.images[i].error, all.mass += c.images[i].mass;
   if (status == BND_OK) *distance = all.mass > 0 ? all.error / all.mass : all.error > 0 ? INFINITY : 0;

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/random.h"
 #include "ops/operators.h"
@@ -28,15 +29,40 @@ typedef struct reconstruction {
   double *losses;  /* by image of the batch */
   float **inputs;  /* of the batch, [image][input] */
   int batch, steps;
+  struct timespec begin;     /* of it all */
+  double until, collecting;  /* seconds since then: end of the block's time; seconds that collecting the last block's images took */
 } reconstruction;
 
 static bool stop(void *user) {
   return bnd_is_cancelled(user);
 }
 
+/* --- its time, where there is a limit --- */
+
+static double seconds_passed(const reconstruction *r) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)(now.tv_sec - r->begin.tv_sec) + (double)(now.tv_nsec - r->begin.tv_nsec) * 1e-9;
+}
+
+static bool is_late(const reconstruction *r) { return r->work->minutes > 0 && seconds_passed(r) > r->until; }
+
+/* The block's part of what is left, by what it and those behind it cost. False: too little to be worth it. */
+static bool share_time(reconstruction *r) {
+  const double *harm = r->options.harm, passed = seconds_passed(r), left = r->work->minutes * 60 - passed;
+  double sum = 0;
+  if (!(r->work->minutes > 0)) return true;
+  for (size_t i = r->index; harm && i < r->count; i++) sum += harm[i];
+  const double share = sum > 0 ? left * harm[r->index] / sum : left / (double)(r->count - r->index);
+  r->until = passed + share;
+  if (share > 2 * r->collecting && share > 0) return true;
+  bnd_string_format(r->report, "block %zu of %zu: left as it is, its share of the time is too short\n", r->index + 1, r->count);
+  return false;
+}
+
 static bnd_reconstruct_options with_defaults(const bnd_reconstruct_options *options) {
   bnd_reconstruct_options o = options ? *options : (bnd_reconstruct_options){0};
-  if (o.most_convolutions < 1) o.most_convolutions = 8;
+  if (o.most_convolutions < 1) o.most_convolutions = BND_BLOCK_CONVOLUTIONS;
   if (o.steps < 1) o.steps = 300;
   if (o.batch < 1) o.batch = 4;
   if (!(o.learning_rate > 0)) o.learning_rate = 0.05;
@@ -144,9 +170,9 @@ static bnd_status train(reconstruction *r, double *before, double *after, int *d
   BND_TRY(judge(r, before));
   *after = *before;
   int without = 0;
-  for (*done = 0; *done < r->steps && without < PATIENCE;) {
+  for (*done = 0; *done < r->steps && without < PATIENCE && !is_late(r);) {
     const int until = *done + (r->steps + CHECKS - 1) / CHECKS;
-    for (; *done < until && *done < r->steps; (*done)++) BND_TRY(train_step(r, *done));
+    for (; *done < until && *done < r->steps && !is_late(r); (*done)++) BND_TRY(train_step(r, *done));
     double now;
     bnd_network_put_thresholds_in_force(r->network);
     BND_TRY(judge(r, &now));
@@ -248,7 +274,9 @@ static bnd_status reconstruct(reconstruction *r) {
   r->steps = r->options.steps;
   BND_TRY(bnd_block_graph(r->work->graph, r->block->inputs, r->block->input_count, r->block->outputs, r->block->output_count, &r->graph, r->error));
   BND_TRY(bnd_trainable_detach(r->graph, r->error));
+  const double before_images = seconds_passed(r);
   BND_TRY(collect(r));
+  r->collecting = seconds_passed(r) - before_images;
   BND_TRY(make_network(r));
   BND_TRY(make_room(r));
   weigh_outputs(r);
@@ -280,15 +308,17 @@ bnd_status bnd_refine_reconstruct(bnd_refinement *work, const bnd_reconstruct_op
   if (work->images->count == 0) return bnd_fail(error, BND_ERROR_ARGUMENT, "reconstruction needs images");
   BND_TRY(bnd_blocks_find(work->graph, r.options.most_convolutions, &blocks, error));
   r.count = blocks.count;
+  clock_gettime(CLOCK_MONOTONIC, &r.begin);
   bnd_status status = BND_OK;
   for (r.index = r.options.first_block; r.index < blocks.count && status == BND_OK; r.index++) {
     bnd_report_progress(work->context, "reconstruction", "blocks", r.index, r.count);
+    if (!share_time(&r)) continue;
     r.block = &blocks.items[r.index];
     status = reconstruct(&r);
     release(&r);
     if (status == BND_OK && r.options.finished) status = r.options.finished(r.options.user, r.index + 1, r.count, work->graph, error);
   }
-  if (status == BND_OK) bnd_report_progress(work->context, "reconstruction", "blocks", r.count, r.count);
+  if (status == BND_OK) bnd_report_progress(work->context, "reconstruction", "blocks", r.index, r.count);
   bnd_blocks_free(&blocks);
   return status;
 }

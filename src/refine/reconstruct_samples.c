@@ -72,10 +72,11 @@ static bnd_node *image_of(const bnd_graph *graph) {
 static bnd_status run(const bnd_refinement *work, const bnd_graph *graph, bnd_exec_mode mode, const bnd_image_source *source, collection *c,
                       bnd_error *error) {
   const bnd_exec_options options = {.mode = mode, .backend = work->backend, .threads = 1};
-  const bnd_stream stream = {.stage = "reconstruction: images", .finished = keep, .user = c};
+  const bnd_context quiet = bnd_context_without_progress(work->context);
+  const bnd_stream stream = {.stage = "reconstruction", .finished = keep, .user = c};
   bnd_executor *executor;
   BND_TRY(bnd_executor_create(graph, &options, &executor, error));
-  const bnd_status status = bnd_stream_images(executor, source, &stream, work->context, error);
+  const bnd_status status = bnd_stream_images(executor, source, &stream, &quiet, error);
   bnd_executor_destroy(executor);
   return status;
 }

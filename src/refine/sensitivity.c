@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "formats/json/json.h"
 #include "ops/operators.h"
@@ -54,6 +55,7 @@ typedef struct measurement {
   bnd_refinement work;     /* with its own few images */
   bnd_image_source images;
   bnd_graph *graph;        /* as it would be exported */
+  bnd_graph *plain;        /* the same with the teacher's weights and biases: without quantizers it is the float network */
   size_t done, runs;       /* for progress */
 } measurement;
 
@@ -61,12 +63,31 @@ static bnd_status distance_of(measurement *m, const bnd_sensitivity_row *row, bo
   bnd_graph *copy;
   if (bnd_is_cancelled(m->work.context)) return bnd_fail(error, BND_ERROR_INTERRUPTED, "interrupted during sensitivity");
   bnd_report_progress(m->work.context, "sensitivity", "networks", m->done++, m->runs);
-  BND_TRY(bnd_graph_copy(m->graph, &copy, error));
+  BND_TRY(bnd_graph_copy(row && alone ? m->plain : m->graph, &copy, error));
   if (row) choose_quantizers(copy, row, alone);
   bnd_status status = bnd_graph_status(copy, error);
   if (status == BND_OK) status = bnd_refine_measure(&m->work, copy, &m->images, distance, error);
   bnd_graph_destroy(copy);
   return status;
+}
+
+/* Steps may have trained or corrected weights and biases so that they answer for the quantization of other tensors, too: in float they are another network. */
+static void take_tensors(bnd_graph *to, const bnd_graph *from) {
+  for (const bnd_node *node = bnd_graph_first(from); node; node = node->next) {
+    if (!bnd_is_conv_module(node)) continue;
+    bnd_module *module = bnd_graph_find_module(to, node->module->name);
+    if (!module) continue;
+    bnd_tensor_release(&module->weight);
+    module->weight = bnd_tensor_share(&node->module->weight, NULL);
+    if (!node->module->bias.data) continue;
+    bnd_tensor_release(&module->bias);
+    module->bias = bnd_tensor_share(&node->module->bias, NULL);
+  }
+}
+
+static void close_measurement(measurement *m) {
+  bnd_graph_destroy(m->graph);
+  bnd_graph_destroy(m->plain);
 }
 
 static bnd_status open_measurement(measurement *m, const bnd_refinement *work, size_t images, bnd_reference **reference, bnd_error *error) {
@@ -75,9 +96,11 @@ static bnd_status open_measurement(measurement *m, const bnd_refinement *work, s
   m->work.held_out = &m->images;
   BND_TRY(bnd_graph_copy(work->graph, &m->graph, error));
   bnd_status status = bnd_adjust_to_fixed_point(m->graph, work->target, NULL, error);
+  if (status == BND_OK) status = bnd_graph_copy(m->graph, &m->plain, error);
+  if (status == BND_OK) take_tensors(m->plain, work->teacher);
   if (status == BND_OK) status = bnd_reference_create(work->teacher, &m->images, work->backend, work->context, reference, error);
   if (status == BND_OK) m->work.reference = *reference;
-  else bnd_graph_destroy(m->graph);
+  else close_measurement(m);
   return status;
 }
 
@@ -159,8 +182,9 @@ bnd_status bnd_sensitivity_measure(const bnd_refinement *work, const bnd_sensiti
   for (size_t i = 0; i < table->count && status == BND_OK; i++) status = distance_of(&m, &table->rows[i], true, &table->rows[i].alone, error);
   qsort(table->rows, table->count, sizeof *table->rows, compare_rows);
   for (size_t i = 0; i < twice && status == BND_OK; i++) status = distance_of(&m, &table->rows[i], false, &table->rows[i].without, error);
+  if (status == BND_OK) bnd_report_progress(work->context, "sensitivity", "networks", m.runs, m.runs);
   bnd_reference_destroy(reference);
-  bnd_graph_destroy(m.graph);
+  close_measurement(&m);
   if (status != BND_OK) bnd_sensitivity_free(table);
   return status;
 }
@@ -175,13 +199,20 @@ void bnd_sensitivity_free(bnd_sensitivity *table) {
 
 void bnd_sensitivity_print(const bnd_sensitivity *table, size_t limit, bnd_string *text) {
   const size_t count = limit ? at_most(limit, table->count) : table->count;
-  bnd_string_format(text, "distance of the quantized network over %zu images: %.5f\n", table->images, table->everything);
-  bnd_string_format(text, "%9s  %9s  %-10s %8s  %-36s %-48s %s\n", "alone", "without", "kind", "position", "node", "place", "remedy");
+  int node = (int)strlen("node"), place = (int)strlen("place");
+  for (size_t i = 0; i < count; i++) {
+    node = (int)fmax(node, (double)strlen(table->rows[i].node));
+    place = (int)fmax(place, (double)strlen(table->rows[i].place));
+  }
+  bnd_string_format(text, "Distance from the float network over %zu image%s: %.5f.\n", table->images, table->images == 1 ? "" : "s", table->everything);
+  bnd_string_format(text, "alone: with this tensor quantized and nothing else; without: with everything quantized but it.\n\n");
+  bnd_string_format(text, "%9s  %9s  %-10s  %8s  %-*s  %-*s  %s\n", "alone", "without", "kind", "position", node, "node", place, "place", "remedy");
   for (size_t i = 0; i < count; i++) {
     const bnd_sensitivity_row *r = &table->rows[i];
     char without[32] = "-";
     if (!isnan(r->without)) snprintf(without, sizeof without, "%.5f", r->without);
-    bnd_string_format(text, "%9.5f  %9s  %-10s %8d  %-36s %-48s %s\n", r->alone, without, bnd_tensor_kind_name(r->kind), r->position, r->node, r->place, r->remedy);
+    bnd_string_format(text, "%9.5f  %9s  %-10s  %8d  %-*s  %-*s  %s\n", r->alone, without, bnd_tensor_kind_name(r->kind), r->position, node, r->node, place, r->place,
+                      r->remedy);
   }
 }
 

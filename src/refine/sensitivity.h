@@ -12,7 +12,7 @@ typedef struct bnd_sensitivity_row {
   const char *place;     /* module that made the tensor, "backbone.stem.conv"; "" = unknown */
   bnd_tensor_kind kind;
   int node_id, position; /* position: with the target's rules enforced */
-  double alone;          /* distance of the network with this tensor quantized and nothing else */
+  double alone;          /* distance of the float network with this tensor quantized as in the graph, and nothing else */
   double without;        /* distance of the network with everything quantized but this; NaN = not measured, the bound was reached */
   const char *remedy;    /* one line for a person; static */
 } bnd_sensitivity_row;

@@ -108,6 +108,31 @@ static void bound_is_kept(void **state) {
   close_workshop(w);
 }
 
+/* Values that other steps trained are another network in float: what one tensor alone costs is told of the float network, not of that one. */
+static void trained_values_do_not_count_as_harm(void **state) {
+  (void)state;
+  workshop *w = open_table(1);
+  bnd_sensitivity tables[2];
+  ASSERT_OK(bnd_sensitivity_measure(&w->work, NULL, &tables[0], error));
+  for (bnd_node *node = bnd_graph_first(w->graph); node; node = node->next) {
+    if (!bnd_is_conv_module(node) || !node->module->weight_quantizer) continue;
+    bnd_tensor trained;
+    ASSERT_OK(bnd_tensor_copy(&node->module->weight, &trained, error));
+    for (size_t i = 0; i < trained.count; i++) ((float *)trained.data)[i] += i % 2 ? 0.05f : -0.05f;
+    bnd_tensor_release(&node->module->weight);
+    node->module->weight = trained;
+  }
+  ASSERT_OK(bnd_sensitivity_measure(&w->work, NULL, &tables[1], error));
+  assert_true(tables[1].everything > tables[0].everything);
+  for (size_t i = 0; i < tables[0].count; i++) {
+    assert_string_equal(tables[0].rows[i].node, tables[1].rows[i].node);
+    assert_true(tables[0].rows[i].alone == tables[1].rows[i].alone);
+  }
+  bnd_sensitivity_free(&tables[0]);
+  bnd_sensitivity_free(&tables[1]);
+  close_workshop(w);
+}
+
 static void text_and_json(void **state) {
   (void)state;
   bnd_string texts[2] = {{0}}, json = {0};
@@ -137,6 +162,7 @@ static void text_and_json(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(spoilt_tensor_comes_first), cmocka_unit_test(last_tensor_is_everything), cmocka_unit_test(bound_is_kept), cmocka_unit_test(text_and_json),
+      cmocka_unit_test(trained_values_do_not_count_as_harm),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
