@@ -18,6 +18,32 @@ run() {
   "$@" >"$folder/stdout" 2>"$folder/stderr" </dev/null || status=$?
   out=$(cat "$folder/stdout") err=$(cat "$folder/stderr")
 }
+# start COMMAND...: runs it in the background as $pid. What a shell starts there ignores SIGINT; env sets the signal's default again.
+# The files are emptied here, or what comes next reads what the run before has said.
+start() {
+  : >"$folder/stdout"
+  : >"$folder/stderr"
+  env --default-signal=INT "$@" >>"$folder/stdout" 2>>"$folder/stderr" </dev/null &
+  pid=$!
+}
+# await PATTERN [FILE]: until a line of what the started run says on stderr (or of FILE) matches, or the run is over.
+await() {
+  local i
+  for ((i = 0; i < 6000; i++)); do
+    grep -qs "$1" "${2:-$folder/stderr}" && break
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.02
+  done
+}
+# stop SIGNAL: sends it to the started run and waits; $status, $out, $err as `run` keeps them, and $took in microseconds. The run may be over by then.
+stop() {
+  kill "-$1" "$pid" 2>/dev/null
+  local begin=${EPOCHREALTIME/[.,]/}
+  status=0
+  wait "$pid" 2>/dev/null || status=$?
+  took=$((${EPOCHREALTIME/[.,]/} - begin))
+  out=$(cat "$folder/stdout") err=$(cat "$folder/stderr")
+}
 # expect STATUS: the last run's exit status.
 expect_status() { [ "$status" = "$1" ] || complain "exit status $status instead of $1; stderr: $err"; }
 # expect_in TEXT PART: PART occurs in TEXT.
