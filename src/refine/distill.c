@@ -35,7 +35,8 @@ static bool stop(void *user) {
 
 static bnd_distill_options with_defaults(const bnd_distill_options *options) {
   bnd_distill_options o = options ? *options : (bnd_distill_options){0};
-  if (!(o.box_weight > 0)) o.box_weight = 1;
+  if (!(o.box_weight > 0)) o.box_weight = 1.5;
+  if (!(o.overlap_weight > 0)) o.overlap_weight = 10;
   if (o.steps < 1) o.steps = 300;
   if (o.batch < 1) o.batch = 4;
   if (o.batch > MOST_BATCH) o.batch = MOST_BATCH;
@@ -116,7 +117,7 @@ static double compare_image(distillation *d, int i, double mass, bool gradients)
   }
   if (!d->anchors) return sum;
   return bnd_distill_classes(t[0], s[0], d->anchors, d->classes, 1 / mass, g[0]) +
-         bnd_distill_boxes(t[1], s[1], t[0], d->anchors, d->classes, d->bins, d->options.box_weight / mass, g[1]);
+         bnd_distill_boxes(t[1], s[1], t[0], d->anchors, d->classes, d->bins, d->options.box_weight / mass, d->options.overlap_weight, g[1]);
 }
 
 static bnd_status run_batch(distillation *d, const bnd_image_source *source, const place *places, bool gradients, double *loss) {

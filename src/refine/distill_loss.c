@@ -46,22 +46,50 @@ static void softmax(const float *logits, size_t bins, double *probability) {
   for (size_t b = 0; b < bins; b++) probability[b] /= sum;
 }
 
+/* Distributions over the bins of the four sides of a box (left, top, right, bottom), and the distances they mean. */
+typedef struct sides {
+  double probability[4][MOST_BINS], distance[4];
+} sides;
+
+static void read_sides(const float *logits, size_t bins, sides *s) {
+  for (size_t side = 0; side < 4; side++) {
+    softmax(logits + side * bins, bins, s->probability[side]);
+    s->distance[side] = 0;
+    for (size_t b = 0; b < bins; b++) s->distance[side] += (double)b * s->probability[side][b];
+  }
+}
+
+/* One minus the overlap of two boxes around the same anchor, and how it changes with the student's distances. */
+static double miss(const double teacher[4], const double student[4], double slope[4]) {
+  const double width = fmin(teacher[0], student[0]) + fmin(teacher[2], student[2]), height = fmin(teacher[1], student[1]) + fmin(teacher[3], student[3]);
+  const double across = student[0] + student[2], along = student[1] + student[3], both = width * height;
+  const double all = (teacher[0] + teacher[2]) * (teacher[1] + teacher[3]) + across * along - both;
+  for (int side = 0; side < 4; side++) {
+    slope[side] = 0;
+    if (!(all > 0) || student[side] == teacher[side]) continue;
+    const double more = student[side] < teacher[side] ? (side % 2 ? width : height) : 0;
+    slope[side] = -(more * all - both * ((side % 2 ? across : along) - more)) / (all * all);
+  }
+  return all > 0 ? 1 - both / all : 0;
+}
+
 double bnd_distill_boxes(const float *teacher, const float *student, const float *teacher_classes, size_t anchors, size_t classes, size_t bins,
-                         double share, float *gradient) {
-  double sum = 0, p[MOST_BINS], q[MOST_BINS];
+                         double share, double overlap, float *gradient) {
+  double sum = 0;
+  sides t, s;
   for (size_t a = 0; a < anchors; a++) {
     const double weight = largest_score(teacher_classes + a * classes, classes) * share;
-    for (size_t side = 0; side < 4; side++) {
-      const size_t at = (a * 4 + side) * bins;
-      softmax(teacher + at, bins, p);
-      softmax(student + at, bins, q);
-      double divergence = 0;
+    double slope[4], divergence = 0;
+    read_sides(teacher + a * 4 * bins, bins, &t);
+    read_sides(student + a * 4 * bins, bins, &s);
+    const double missing = miss(t.distance, s.distance, slope);
+    for (size_t side = 0; side < 4; side++)
       for (size_t b = 0; b < bins; b++) {
-        divergence += p[b] * (log_double(p[b]) - log_double(q[b]));
-        if (gradient) gradient[at + b] = (float)((q[b] - p[b]) * weight);
+        const double p = t.probability[side][b], q = s.probability[side][b];
+        divergence += p * (log_double(p) - log_double(q));
+        if (gradient) gradient[(a * 4 + side) * bins + b] = (float)((q - p + overlap * slope[side] * q * ((double)b - s.distance[side])) * weight);
       }
-      sum += divergence * weight;
-    }
+    sum += (divergence + overlap * missing) * weight;
   }
   return sum;
 }

@@ -6,6 +6,7 @@
 #include "refine/trainable.h"
 
 enum { ANCHORS = 5, CLASSES = 3, BINS = 4 };
+static const double OVERLAP = 3;
 
 typedef struct values {
   float t_class[ANCHORS * CLASSES], s_class[ANCHORS * CLASSES], t_box[ANCHORS * 4 * BINS], s_box[ANCHORS * 4 * BINS];
@@ -30,6 +31,12 @@ static double score(const values *v, int anchor) {
   return sigmoid(most);
 }
 
+/* Of boxes around an anchor at 0, from distances to the left, top, right and bottom. */
+static double intersection_over_union(const double a[4], const double b[4]) {
+  const double left = fmax(-a[0], -b[0]), top = fmax(-a[1], -b[1]), right = fmin(a[2], b[2]), bottom = fmin(a[3], b[3]), both = (right - left) * (bottom - top);
+  return both / ((a[0] + a[2]) * (a[1] + a[3]) + (b[0] + b[2]) * (b[1] + b[3]) - both);
+}
+
 static void losses_are_what_the_formulas_say(void **state) {
   (void)state;
   const values v = some_values();
@@ -39,6 +46,7 @@ static void losses_are_what_the_formulas_say(void **state) {
     classes += t * log(t / s) + (1 - t) * log((1 - t) / (1 - s));
   }
   for (int a = 0; a < ANCHORS; a++) {
+    double t_box[4] = {0}, s_box[4] = {0};
     mass += score(&v, a);
     for (int side = 0; side < 4; side++) {
       const float *t = v.t_box + (a * 4 + side) * BINS, *s = v.s_box + (a * 4 + side) * BINS;
@@ -47,12 +55,14 @@ static void losses_are_what_the_formulas_say(void **state) {
       for (int b = 0; b < BINS; b++) {
         const double p = exp((double)t[b]) / t_sum, q = exp((double)s[b]) / s_sum;
         boxes += score(&v, a) * p * log(p / q);
+        t_box[side] += b * p, s_box[side] += b * q;
       }
     }
+    boxes += score(&v, a) * OVERLAP * (1 - intersection_over_union(t_box, s_box));
   }
   assert_true(fabs(bnd_distill_mass(v.t_class, ANCHORS, CLASSES) - mass) < 1e-6 * mass);
   assert_true(fabs(bnd_distill_classes(v.t_class, v.s_class, ANCHORS, CLASSES, 0.5, NULL) - 0.5 * classes) < 1e-6 * classes);
-  assert_true(fabs(bnd_distill_boxes(v.t_box, v.s_box, v.t_class, ANCHORS, CLASSES, BINS, 0.5, NULL) - 0.5 * boxes) < 1e-6 * boxes);
+  assert_true(fabs(bnd_distill_boxes(v.t_box, v.s_box, v.t_class, ANCHORS, CLASSES, BINS, 0.5, OVERLAP, NULL) - 0.5 * boxes) < 1e-6 * boxes);
 }
 
 static void equal_outputs_have_no_loss(void **state) {
@@ -61,7 +71,7 @@ static void equal_outputs_have_no_loss(void **state) {
   float gradient[ANCHORS * 4 * BINS];
   assert_true(fabs(bnd_distill_classes(v.t_class, v.t_class, ANCHORS, CLASSES, 1, gradient)) < 1e-12);
   for (int i = 0; i < ANCHORS * CLASSES; i++) assert_true(gradient[i] == 0);
-  assert_true(fabs(bnd_distill_boxes(v.t_box, v.t_box, v.t_class, ANCHORS, CLASSES, BINS, 1, gradient)) < 1e-12);
+  assert_true(fabs(bnd_distill_boxes(v.t_box, v.t_box, v.t_class, ANCHORS, CLASSES, BINS, 1, OVERLAP, gradient)) < 1e-12);
   for (int i = 0; i < ANCHORS * 4 * BINS; i++) assert_true(gradient[i] == 0);
 }
 
@@ -72,7 +82,7 @@ static void extreme_logits_stay_finite(void **state) {
   assert_true(isfinite(bnd_distill_classes(t, s, 2, 3, 1, gradient)));
   for (int i = 0; i < 6; i++) assert_true(isfinite(gradient[i]) && fabsf(gradient[i]) <= 1);
   const float t_box[] = {1000, -1000, -1000, 1000, 0, 0, 500, 0}, s_box[] = {-1000, 1000, -1000, 1000, 2000, 0, 0, 500};
-  assert_true(isfinite(bnd_distill_boxes(t_box, s_box, t, 1, 3, 2, 1, gradient)));
+  assert_true(isfinite(bnd_distill_boxes(t_box, s_box, t, 1, 3, 2, 1, OVERLAP, gradient)));
   for (int i = 0; i < 8; i++) assert_true(isfinite(gradient[i]));
 }
 
@@ -81,7 +91,7 @@ static void gradients_are_those_of_the_losses(void **state) {
   values v = some_values();
   float classes[ANCHORS * CLASSES], boxes[ANCHORS * 4 * BINS], squares[ANCHORS * CLASSES];
   bnd_distill_classes(v.t_class, v.s_class, ANCHORS, CLASSES, 0.7, classes);
-  bnd_distill_boxes(v.t_box, v.s_box, v.t_class, ANCHORS, CLASSES, BINS, 0.7, boxes);
+  bnd_distill_boxes(v.t_box, v.s_box, v.t_class, ANCHORS, CLASSES, BINS, 0.7, OVERLAP, boxes);
   bnd_distill_squares(v.t_class, v.s_class, ANCHORS * CLASSES, 0.7, squares);
   const float h = 1.f / 256;
   for (int i = 0; i < ANCHORS * CLASSES; i++) {
@@ -99,9 +109,9 @@ static void gradients_are_those_of_the_losses(void **state) {
   for (int i = 0; i < ANCHORS * 4 * BINS; i++) {
     const float x = v.s_box[i];
     v.s_box[i] = x + h;
-    const double high = bnd_distill_boxes(v.t_box, v.s_box, v.t_class, ANCHORS, CLASSES, BINS, 0.7, NULL);
+    const double high = bnd_distill_boxes(v.t_box, v.s_box, v.t_class, ANCHORS, CLASSES, BINS, 0.7, OVERLAP, NULL);
     v.s_box[i] = x - h;
-    const double low = bnd_distill_boxes(v.t_box, v.s_box, v.t_class, ANCHORS, CLASSES, BINS, 0.7, NULL);
+    const double low = bnd_distill_boxes(v.t_box, v.s_box, v.t_class, ANCHORS, CLASSES, BINS, 0.7, OVERLAP, NULL);
     v.s_box[i] = x;
     assert_true(fabs((high - low) / (2 * (double)h) - (double)boxes[i]) < 1e-4);
   }
