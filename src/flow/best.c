@@ -85,8 +85,13 @@ static bnd_status reconstruct(bnd_refinement *work, bnd_string *report, bnd_erro
 
 /* Raw outputs stand behind boxes and scores, where the graph has them. */
 static bnd_status distill(bnd_refinement *work, bnd_string *report, bnd_error *error) {
+  progress *p = work->user;
   const bool raw = bnd_graph_last(work->graph)->args[0].list.count > 3;
-  return bnd_refine_distill(work, &(bnd_distill_options){.class_output = raw ? 2 : 0, .box_output = raw ? 3 : 0}, report, error);
+  const bnd_image_source images = bnd_dataset_part_source(&p->run->unlabelled), *calibration = work->images;
+  work->images = &images;
+  const bnd_status status = bnd_refine_distill(work, &(bnd_distill_options){.class_output = raw ? 2 : 0, .box_output = raw ? 3 : 0}, report, error);
+  work->images = calibration;
+  return status;
 }
 
 static bnd_refine_step *const STEPS[] = {NULL, NULL, bnd_refine_equalize, bnd_refine_exponents, bnd_refine_bias_analytic, empirical_bias, bnd_refine_exponent_search, reconstruct, distill};
@@ -142,8 +147,8 @@ bnd_status bnd_best_check_options(const bnd_quantize_options *o, bnd_error *erro
 
 void bnd_best_fingerprint(const bnd_quantize_run *r, bnd_string *text) {
   if (!bnd_recipe_is_best(r->options)) return;
-  bnd_string_format(text, "|best|%s|%zu|%zu|%zu|%g|%d|%llu", r->calibrate.dataset ? r->calibrate.dataset->coco.images_folder : "", r->calibrate.first,
-                    r->calibrate.count, r->held_out.count, r->options->budget_minutes, r->options->evaluate_steps,
+  bnd_string_format(text, "|best|%s|%zu|%zu|%zu|%zu|%g|%d|%llu", r->calibrate.dataset ? r->calibrate.dataset->coco.images_folder : "", r->calibrate.first,
+                    r->calibrate.count, r->held_out.count, r->unlabelled.count, r->options->budget_minutes, r->options->evaluate_steps,
                     (unsigned long long)(r->context ? r->context->seed : 0));
   for (size_t i = 0; i < STEP_COUNT; i++) bnd_string_format(text, "|%d", wanted(r->options, i));
 }
@@ -189,7 +194,8 @@ bnd_status bnd_best_choose_images(bnd_quantize_run *r) {
   const size_t first = other ? 0 : there - count - held_out;
   if (!other && !o->no_evaluation) r->dataset.count = least(r->dataset.count, first);
   r->calibrate = (bnd_dataset_part){source, first, count};
-  r->held_out = (bnd_dataset_part){source, first + count, held_out};
+  r->held_out = (bnd_dataset_part){source, there - held_out, held_out};
+  r->unlabelled = other ? (bnd_dataset_part){source, 0, there - held_out} : r->calibrate;
   r->calibration_images = count;
   r->batch = count;
   r->result->held_out_images = held_out;

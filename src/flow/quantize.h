@@ -22,6 +22,7 @@ typedef struct bnd_quantize_run {
   bnd_dataset dataset;            /* to evaluate on; the recipe quark calibrates on it, too */
   bnd_dataset calibration;        /* the recipe best: to calibrate on, when it is another split */
   bnd_dataset_part calibrate, held_out; /* the recipe best: disjoint, and disjoint from what is evaluated */
+  bnd_dataset_part unlabelled;          /* what distillation may look at: the calibration images and whatever else is neither held out nor evaluated */
   bnd_quantization_config config;
   bnd_target_profile target;
   bnd_run_state state;

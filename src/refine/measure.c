@@ -2,12 +2,13 @@
 
    Boxes and scores [A, 4] and [A, N] are compared anchor by anchor, so nothing depends on a threshold of suppression:
 
-     distance = ( sum over anchors and classes |s' - s|  +  sum over anchors m (1 - IoU(b', b)) ) / sum over anchors m
+     distance = ( sum over anchors m (1 - IoU(b', b))  +  SCORES * sum over anchors and classes |s' - s| ) / sum over anchors m
 
    where s, b are the float network's scores and boxes, s', b' the quantized one's, m the anchor's largest score s, and only anchors take part where s or s'
-   reaches FAINT: those below cannot become detections. 0 = equal, about 1 = nothing is left. Precision falls when detections are ordered differently (first
-   sum) and when they miss a threshold of overlap (second sum); docs/best.md shows the correlation with COCO's AP that was found. Networks with other
-   outputs are compared by the relative squared error of all of them. */
+   reaches FAINT: those below cannot become detections. 0 = equal, about 1 = nothing is left. Precision falls when detections miss a threshold of overlap
+   (first sum) and when they are ordered differently (second sum); SCORES is small because scores that differ by a tenth hardly change the order while
+   boxes that do lose the upper thresholds: docs/best.md, with the loss of AP that was found. Networks with other outputs are compared by the relative
+   squared error of all of them. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include "refine/refine.h"
 
 static const float FAINT = 0.05f;
+static const double SCORES = 0.1;
 
 struct bnd_reference {
   size_t images, values; /* values: of all compared outputs of one image */
@@ -128,7 +130,7 @@ static tally compare_detections(const layout *l, const float *truth, const float
       if (larger >= FAINT) difference += fabs((double)s[c] - (double)q[c]);
     }
     if (any < FAINT) continue;
-    t.error += difference + (double)most * (1 - overlap(true_boxes + a * 4, boxes + a * 4));
+    t.error += SCORES * difference + (double)most * (1 - overlap(true_boxes + a * 4, boxes + a * 4));
     t.mass += (double)most;
   }
   return t;
