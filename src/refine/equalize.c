@@ -278,19 +278,43 @@ static bnd_status prepare(equalizer *e, const bnd_refinement *work, size_t image
   return add_weights(e, error);
 }
 
-bnd_status bnd_equalize_channels(bnd_refinement *work, const bnd_equalize_options *options, bnd_string *report, bnd_error *error) {
+/* What the statistics of the scaled network are: quantizers see channels divided by their factors. */
+static void scale_statistics(equalizer *e) {
+  bnd_channel_statistics *s = &e->statistics;
+  for (const bnd_node *node = bnd_graph_first(e->graph); node; node = node->next) {
+    if (s->first[node->id] < 0 || e->channels.first[node->id] < 0) continue;
+    for (int64_t c = 0; c < node->shape[0].size[1]; c++) {
+      const int at = s->first[node->id] + (int)c;
+      const double factor = scale_of(e, bnd_free_class(&e->channels, node, c));
+      s->mean[at] /= factor;
+      s->square[at] /= factor * factor;
+      s->minimum[at] = (float)((double)s->minimum[at] / factor);
+      s->maximum[at] = (float)((double)s->maximum[at] / factor);
+    }
+  }
+}
+
+static bnd_status equalize(equalizer *e, bnd_refinement *work, const bnd_equalize_options *options, bnd_string *report, bnd_error *error) {
   const double largest = options->largest > 1 ? options->largest : 16;
-  equalizer e = {.graph = work->graph, .weight_share = options->weights > 0 ? options->weights : 1};
   double before = 0, after = 0, range[2] = {1, 1};
   int layers = 0, scaled = 0;
-  bnd_status status = prepare(&e, work, options->images ? options->images : DEFAULT_IMAGES, error);
-  if (status == BND_OK) status = descend(&e, options->iterations ? options->iterations : DEFAULT_ITERATIONS, largest, work->context, &before, &after, error);
-  if (status == BND_OK) status = apply(&e, options->powers_of_two, &layers, range, error);
-  for (int c = 0; status == BND_OK && c < e.channels.classes; c++) scaled += e.channels.free[c];
+  BND_TRY(prepare(e, work, options->images ? options->images : DEFAULT_IMAGES, error));
+  BND_TRY(descend(e, options->iterations ? options->iterations : DEFAULT_ITERATIONS, largest, work->context, &before, &after, error));
+  BND_TRY(apply(e, options->powers_of_two, &layers, range, error));
+  for (int c = 0; c < e->channels.classes; c++) scaled += e->channels.free[c];
+  bnd_string_format(report, "equalization: %d channels in %d layers, factors %.3g to %.3g; predicted noise %.4g -> %.4g\n", scaled, layers, range[0], range[1], before,
+                    after);
+  return BND_OK;
+}
+
+static equalizer equalizer_of(const bnd_refinement *work, const bnd_equalize_options *options) {
+  return (equalizer){.graph = work->graph, .weight_share = options->weights > 0 ? options->weights : 1};
+}
+
+bnd_status bnd_equalize_channels(bnd_refinement *work, const bnd_equalize_options *options, bnd_string *report, bnd_error *error) {
+  equalizer e = equalizer_of(work, options);
+  const bnd_status status = equalize(&e, work, options, report, error);
   release(&e);
-  if (status == BND_OK)
-    bnd_string_format(report, "equalization: %d channels in %d layers, factors %.3g to %.3g; predicted noise %.4g -> %.4g\n", scaled, layers, range[0], range[1],
-                      before, after);
   return status;
 }
 
@@ -300,7 +324,13 @@ bnd_status bnd_refine_equalize_with(bnd_refinement *work, const bnd_equalize_opt
 }
 
 bnd_status bnd_refine_equalize(bnd_refinement *work, bnd_string *report, bnd_error *error) {
-  BND_TRY(bnd_equalize_channels(work, &(bnd_equalize_options){0}, report, error));
-  BND_TRY(bnd_fit_ranges(work, report, error));
-  return bnd_calibrate_again(work, error);
+  const bnd_equalize_options options = {0};
+  equalizer e = equalizer_of(work, &options);
+  bnd_status status = equalize(&e, work, &options, report, error);
+  if (status == BND_OK) {
+    scale_statistics(&e);
+    status = bnd_fit_ranges(work, &e.statistics, report, error);
+  }
+  release(&e);
+  return status == BND_OK ? bnd_calibrate_again(work, error) : status;
 }

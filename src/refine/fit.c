@@ -21,7 +21,7 @@ typedef struct fit_tensor {
 typedef struct fitter {
   bnd_refinement *work;
   bnd_channels channels;
-  bnd_channel_statistics statistics;
+  const bnd_channel_statistics *statistics;
   double *sensitivity;
   int *group;          /* [classes] representative; classes scaled together */
   int *index_of;       /* by node id of fake quantizers: their tensor; -1 */
@@ -122,7 +122,7 @@ static bnd_status add_activations(fitter *f, int *term_of, bnd_error *error) {
   size_t largest = 1, count;
   for (int i = 0; i < f->channels.ids; i++) f->index_of[i] = term_of[i] = -1;
   for (const bnd_node *node = bnd_graph_first(f->work->graph); node; node = node->next) {
-    if (!bnd_is_fake_quantize(node) || f->statistics.first[node->id] < 0 || f->channels.first[node->id] < 0) continue;
+    if (!bnd_is_fake_quantize(node) || f->statistics->first[node->id] < 0 || f->channels.first[node->id] < 0) continue;
     f->nodes[f->activations] = node;
     term_of[node->id] = f->index_of[node->id] = (int)f->activations++;
     if (bnd_shape_count(&node->shape[0], &count) && count > largest) largest = count;
@@ -131,9 +131,9 @@ static bnd_status add_activations(fitter *f, int *term_of, bnd_error *error) {
   for (size_t i = 0; i < f->activations; i++) {
     const bnd_node *node = f->nodes[i];
     float low = 0, high = 0;
-    for (int c = f->statistics.first[node->id]; c < f->statistics.first[node->id] + (int)node->shape[0].size[1]; c++) {
-      low = f->statistics.minimum[c] < low ? f->statistics.minimum[c] : low;
-      high = f->statistics.maximum[c] > high ? f->statistics.maximum[c] : high;
+    for (int c = f->statistics->first[node->id]; c < f->statistics->first[node->id] + (int)node->shape[0].size[1]; c++) {
+      low = f->statistics->minimum[c] < low ? f->statistics->minimum[c] : low;
+      high = f->statistics->maximum[c] > high ? f->statistics->maximum[c] : high;
     }
     f->tensors[i] = (fit_tensor){.base = base_of(&node->module->quantizer->spec, low, high), .made = group_of(f, node), .read = -1, .term = term_of[node->id]};
     if (bnd_is_exact_quantizer(node)) f->index_of[node->id] = -1; /* errors stay 0 */
@@ -180,7 +180,7 @@ static void add_weight(fitter *f, const bnd_node *layer, double variance) {
     for (size_t r = 0; r < v.rows; r++)
       for (size_t c = 0; c < v.columns; c++)
         t->errors[k] += squared_error(bnd_f32(w) + (r * v.columns + c) * v.window, v.window, scale) * share / variance *
-                        f->statistics.square[f->statistics.first[input->id] + (int)bnd_weight_input(&v, r, c)];
+                        f->statistics->square[f->statistics->first[input->id] + (int)bnd_weight_input(&v, r, c)];
   }
 }
 
@@ -188,8 +188,8 @@ static void add_weight(fitter *f, const bnd_node *layer, double variance) {
 static void add_weights(fitter *f) {
   for (const bnd_node *node = bnd_graph_first(f->work->graph); node; node = node->next) {
     if (!bnd_is_scalable_layer(node) || !node->module->weight_quantizer || node->module->weight_quantizer->channels != 1) continue;
-    const double variance = bnd_output_variance(node, &f->statistics);
-    if (variance > 0 && f->statistics.first[bnd_arg_node(node, 0)->id] >= 0) add_weight(f, node, variance);
+    const double variance = bnd_output_variance(node, f->statistics);
+    if (variance > 0 && f->statistics->first[bnd_arg_node(node, 0)->id] >= 0) add_weight(f, node, variance);
   }
 }
 
@@ -268,7 +268,6 @@ static void choose(fitter *f) {
 static bnd_status prepare(fitter *f, const bnd_image_source *images, bnd_error *error) {
   bnd_graph *graph = f->work->graph;
   BND_TRY(bnd_channels_find(graph, &f->channels, error));
-  BND_TRY(bnd_channel_statistics_gather(graph, f->work->images, STATISTICS_IMAGES, f->work->backend, f->work->context, &f->statistics, error));
   const size_t classes = (size_t)f->channels.classes, ids = (size_t)f->channels.ids, nodes = (size_t)bnd_graph_node_count(graph);
   int *term_of = bnd_calloc(ids, sizeof *term_of);
   f->sensitivity = bnd_calloc((size_t)f->channels.slots, sizeof *f->sensitivity);
@@ -280,7 +279,7 @@ static bnd_status prepare(fitter *f, const bnd_image_source *images, bnd_error *
   bnd_status status = term_of && f->sensitivity && f->group && f->choice && f->index_of && f->tensors && f->nodes ? BND_OK
                                                                                                                      : bnd_fail_memory(error, "a fit of scales");
   if (status == BND_OK) {
-    bnd_noise_sensitivities(graph, &f->channels, &f->statistics, f->sensitivity);
+    bnd_noise_sensitivities(graph, &f->channels, f->statistics, f->sensitivity);
     find_groups(f);
     status = add_activations(f, term_of, error);
   }
@@ -315,13 +314,12 @@ static void release(fitter *f, int workers) {
   free(f->nodes);
   free(f->sums);
   bnd_channels_free(&f->channels);
-  bnd_channel_statistics_free(&f->statistics);
 }
 
-bnd_status bnd_fit_ranges(bnd_refinement *work, bnd_string *report, bnd_error *error) {
+bnd_status bnd_fit_ranges(bnd_refinement *work, const bnd_channel_statistics *statistics, bnd_string *report, bnd_error *error) {
   bnd_image_source images = *work->images;
   if (images.count > IMAGES) images.count = IMAGES;
-  fitter f = {.work = work};
+  fitter f = {.work = work, .statistics = statistics};
   double before = 0, after = 0;
   int scaled = 0;
   bnd_status status = prepare(&f, &images, error);
@@ -337,6 +335,9 @@ bnd_status bnd_fit_ranges(bnd_refinement *work, bnd_string *report, bnd_error *e
 }
 
 bnd_status bnd_refine_fit(bnd_refinement *work, bnd_string *report, bnd_error *error) {
-  BND_TRY(bnd_fit_ranges(work, report, error));
-  return bnd_calibrate_again(work, error);
+  bnd_channel_statistics statistics;
+  BND_TRY(bnd_channel_statistics_gather(work->graph, work->images, STATISTICS_IMAGES, work->backend, work->context, &statistics, error));
+  const bnd_status status = bnd_fit_ranges(work, &statistics, report, error);
+  bnd_channel_statistics_free(&statistics);
+  return status == BND_OK ? bnd_calibrate_again(work, error) : status;
 }

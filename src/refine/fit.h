@@ -5,11 +5,12 @@
 #ifndef BND_REFINE_FIT_H
 #define BND_REFINE_FIT_H
 
+#include "refine/channel_statistics.h"
 #include "refine/refine.h"
 
 /* A bnd_refine_step; positions are calibrated anew. Like equalization it changes what single layers compute: the float twin has to be renewed. */
 bnd_status bnd_refine_fit(bnd_refinement *work, bnd_string *report, bnd_error *error);
-/* The same, but positions stay those of the ranges before. */
-bnd_status bnd_fit_ranges(bnd_refinement *work, bnd_string *report, bnd_error *error);
+/* The same for a network whose statistics are known, but positions stay those of the ranges before. */
+bnd_status bnd_fit_ranges(bnd_refinement *work, const bnd_channel_statistics *statistics, bnd_string *report, bnd_error *error);
 
 #endif
