@@ -56,10 +56,7 @@ static bnd_status new_value(lowering *l, const bnd_node *node, int result, int *
 static bnd_status new_constant(lowering *l, const char *name, const bnd_tensor *tensor, int *index, bnd_error *error) {
   *index = bnd_network_add_value(l->network, name, &tensor->shape);
   if (*index < 0) return bnd_fail_memory(error, "the network");
-  bnd_tensor *constant = &l->network->values[*index].constant;
-  if (tensor->dtype != BND_F32) return bnd_tensor_to_f32(tensor, constant, error);
-  *constant = bnd_tensor_share(tensor, NULL);
-  return BND_OK;
+  return bnd_tensor_as_f32(tensor, &l->network->values[*index].constant, error);
 }
 
 static bnd_status new_number(lowering *l, double number, int *index, bnd_error *error) {
@@ -92,18 +89,13 @@ static bnd_status lower_attribute(lowering *l, const bnd_node *node, bnd_error *
 }
 
 static bnd_status lower_region(lowering *l, const bnd_node *node, bnd_error *error) {
-  const bnd_node *submodule = bnd_arg_node(node, 1);
-  bnd_string name = {0};
-  bnd_status status = submodule ? BND_OK : bnd_fail(error, BND_ERROR_MODEL, "%s: no sub-graph", node->name);
-  for (int i = 0; i < node->result_count && status == BND_OK; i++) {
-    name.length = 0;
-    bnd_string_format(&name, "%s.%d", submodule->target, i);
-    const bnd_attribute *attribute = name.failed ? NULL : bnd_graph_attribute(l->network->graph, name.text);
-    status = attribute ? new_constant(l, attribute->name, &attribute->tensor, &l->values[node->id][i], error)
-                       : bnd_fail(error, BND_ERROR_MODEL, "%s: its result %d is missing", node->name, i);
+  for (int i = 0; i < node->result_count; i++) {
+    const bnd_attribute *attribute;
+    BND_TRY(bnd_region_result(node, i, &attribute, error));
+    if (!attribute) return bnd_fail(error, BND_ERROR_MODEL, "%s: its result %d is missing", node->name, i);
+    BND_TRY(new_constant(l, attribute->name, &attribute->tensor, &l->values[node->id][i], error));
   }
-  bnd_string_free(&name);
-  return status;
+  return BND_OK;
 }
 
 static bnd_status lower_getitem(lowering *l, const bnd_node *node, bnd_error *error) {

@@ -1,4 +1,5 @@
 /* binade quantize, and yolo_nas_pow2_int_quant: the same run with the options of AMD Quark's published example. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yajl/yajl_gen.h>
@@ -125,16 +126,13 @@ static void check_training_options(const cli_syntax *syntax, int argc, char **ar
     if (strncmp(argv[i], "--qat-", 6) == 0) cli_usage_error(syntax->command, "'%.*s' needs --qat", (int)strcspn(argv[i], "="), argv[i]);
 }
 
-enum { DEFAULT_WARMUP = 2 };
-static const double DEFAULT_WEIGHT_DECAY = 1e-5;
-
 int cli_quantize(int argc, char **argv) {
   bnd_quantize_options quantize_options = {.output = "out", .recipe = "best", .target = "amd-xint8"};
   cli_run run = {0};
   cli_list quant_stubs = {0}, dequant_stubs = {0}, steps = {0}, without = {0};
   bool json = false;
-  uint64_t warmup_steps = DEFAULT_WARMUP;
-  double weight_decay = DEFAULT_WEIGHT_DECAY;
+  uint64_t warmup_steps = UINT64_MAX; /* these two: nothing that can be given */
+  double weight_decay = NAN;
   const char *executor = NULL;
   const cli_option options[] = {
       {"data", 'd', CLI_PATH, &quantize_options.data, "DIR", "folder in COCO layout: annotations/instances_SPLIT.json, images/SPLIT/", 0, 0, true},
@@ -204,8 +202,8 @@ int cli_quantize(int argc, char **argv) {
   cli_parse(&syntax, argc, argv, &operands);
   quantize_options.checkpoint = operands[0];
   quantize_options.executor = cli_executor(executor);
-  quantize_options.qat_warmup_steps = warmup_steps ? (int64_t)warmup_steps : -1; /* 0 would be the default */
-  quantize_options.qat_weight_decay = weight_decay != 0 ? weight_decay : -1;
+  if (warmup_steps != UINT64_MAX) quantize_options.qat_warmup_steps = warmup_steps > 0 ? (int64_t)warmup_steps : -1; /* 0 would be the default */
+  if (!isnan(weight_decay)) quantize_options.qat_weight_decay = weight_decay > 0 ? weight_decay : -1;
   if (quant_stubs.count + dequant_stubs.count > 0) {
     if (quantize_options.scope) cli_usage_error(syntax.command, "--scope and stubs exclude each other");
     quantize_options.scope = "stubs";

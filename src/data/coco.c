@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/clip.h"
 #include "data/coco_records.h"
 
 /* An id and where it stands, sorted by id to find it again. */
@@ -197,13 +198,11 @@ bnd_status bnd_coco_image_path(const bnd_coco *coco, size_t image, char *path, s
 }
 
 /* NaN stays NaN. */
-static float clip(float value, float limit) { return value < 0 ? 0 : value > limit ? limit : value; }
-
 bool bnd_coco_clipped_box(const bnd_coco_image *image, const bnd_coco_annotation *annotation, float box[4]) {
   const float x = (float)annotation->bbox[0], y = (float)annotation->bbox[1], w = (float)annotation->bbox[2], h = (float)annotation->bbox[3];
-  box[0] = clip(x, (float)image->width);
-  box[1] = clip(y, (float)image->height);
-  box[2] = clip(x + w, (float)image->width);
-  box[3] = clip(y + h, (float)image->height);
+  box[0] = bnd_clip(x, (float)image->width);
+  box[1] = bnd_clip(y, (float)image->height);
+  box[2] = bnd_clip(x + w, (float)image->width);
+  box[3] = bnd_clip(y + h, (float)image->height);
   return box[2] >= box[0] && box[3] >= box[1];
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "data/clip.h"
 #include "data/resize.h"
 
 /* Fitted into side x side, long side = side. */
@@ -17,16 +18,12 @@ static bnd_preprocessing fit(int side, uint8_t border) {
                              .max_value = 255};
 }
 
-static float clip(float value, float limit) {
-  return value < 0 ? 0 : value > limit ? limit : value;
-}
-
 void bnd_sample_sanitize(bnd_sample *sample) {
   const float limit[2] = {(float)sample->image.width, (float)sample->image.height};
   size_t kept = 0;
   for (size_t i = 0; i < sample->count; i++) {
     bnd_sample_box box = sample->boxes[i];
-    for (int k = 0; k < 4; k++) box.corner[k] = clip(box.corner[k], limit[k % 2]);
+    for (int k = 0; k < 4; k++) box.corner[k] = bnd_clip(box.corner[k], limit[k % 2]);
     if ((box.corner[2] - box.corner[0]) * (box.corner[3] - box.corner[1]) > 0) sample->boxes[kept++] = box;
   }
   sample->count = kept;

@@ -3,13 +3,12 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "data/clip.h"
 #include "data/transform.h"
-
-static float clip(float value, float limit) { return value < 0 ? 0 : value > limit ? limit : value; }
 
 /* `sanitize_sample`: clip to the image, then a box without area goes. */
 static bool sanitize(float box[4], int width, int height) {
-  for (int i = 0; i < 4; i++) box[i] = clip(box[i], (float)(i % 2 ? height : width));
+  for (int i = 0; i < 4; i++) box[i] = bnd_clip(box[i], (float)(i % 2 ? height : width));
   return (box[2] - box[0]) * (box[3] - box[1]) > 0;
 }
 

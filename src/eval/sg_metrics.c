@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "data/clip.h"
 #include "eval/sg_record.h"
 #include "tensor/torch_order.h"
 
@@ -35,9 +36,6 @@ static corners target_corners(const bnd_target *target) {
   return (corners){x1, y1, target->w + x1, target->h + y1};
 }
 
-static float clip(float value, float limit) {
-  return value < 0.0f ? 0.0f : value > limit ? limit : value;
-}
 static float area(const corners *box) {
   return (box->x2 - box->x1) * (box->y2 - box->y1);
 }
@@ -124,8 +122,8 @@ static void match_class(const bnd_sg_options *options, uint32_t label, const bnd
     if (column[rank].score == 0.0f) continue;
     const bnd_detection *detection = &detections[column[rank].index];
     bnd_sg_detection *entry = &record->detections[column[rank].index];
-    const corners box = {clip(detection->x1, options->width), clip(detection->y1, options->height), clip(detection->x2, options->width),
-                         clip(detection->y2, options->height)};
+    const corners box = {bnd_clip(detection->x1, options->width), bnd_clip(detection->y1, options->height), bnd_clip(detection->x2, options->width),
+                         bnd_clip(detection->y2, options->height)};
     entry->matched = match(&box, targets);
     entry->ignored = thresholds_in_crowd(&box, crowd);
   }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/simd.h"
 
 bool bnd_grid_fits_bytes(const bnd_grid *grid) {
   return grid->low >= -128.f && grid->high <= 127.f;
@@ -57,12 +58,31 @@ static bool find_exponents(const float *weight, size_t out, size_t row, int *exp
   return true;
 }
 
+typedef struct sums {
+  int64_t positive, negative; /* magnitudes */
+} sums;
+
+BND_VECTORIZED static sums sum_by_sign(const int8_t *weight, size_t count) {
+  enum { PART = 4096 }; /* sums of so many bytes are narrow integers */
+  sums all = {0};
+  for (size_t begin = 0; begin < count; begin += PART) {
+    const size_t end = count - begin < PART ? count : begin + PART;
+    int32_t sum = 0, magnitude = 0;
+    for (size_t i = begin; i < end; i++) {
+      sum += weight[i];
+      magnitude += weight[i] < 0 ? -weight[i] : weight[i];
+    }
+    all.positive += (magnitude + sum) / 2;
+    all.negative += (magnitude - sum) / 2;
+  }
+  return all;
+}
+
 /* Largest magnitude of a sum, and of every part of it, in its smallest unit: that of the products or that of the bias, whichever is finer. Where no
    input is negative, positive weights cannot add to negative ones. */
 static double largest_sum(const int8_t *weight, size_t row, int unit, float bias, bool non_negative) {
-  double positive = 0, negative = 0;
-  for (size_t i = 0; i < row; i++) *(weight[i] > 0 ? &positive : &negative) += abs(weight[i]);
-  const double sum = non_negative ? 127 * fmax(positive, negative) : 128 * (positive + negative);
+  const sums s = sum_by_sign(weight, row);
+  const double sum = non_negative ? 127 * fmax((double)s.positive, (double)s.negative) : 128 * (double)(s.positive + s.negative);
   int bias_unit = INT_MAX;
   if (!common_exponent(&bias, 1, &bias_unit)) return INFINITY;
   const int finest = bias_unit < unit ? bias_unit : unit;
@@ -76,6 +96,10 @@ static bool is_integer_bias(float bias, int unit) {
   return own >= unit || is_multiple_of_bytes(&bias, 1, own);
 }
 
+BND_VECTORIZED static void to_bytes(const float *restrict values, size_t count, float factor, int8_t *restrict bytes) {
+  for (size_t i = 0; i < count; i++) bytes[i] = (int8_t)(values[i] * factor);
+}
+
 static bool fill(const float *weight, const float *bias, size_t out, size_t row, const int *exponents, const bnd_grid *x, bool non_negative,
                  const bnd_grid *y, bnd_int8_weights *result) {
   int x_exponent, y_exponent;
@@ -84,8 +108,7 @@ static bool fill(const float *weight, const float *bias, size_t out, size_t row,
   result->exact_in_float = true;
   for (size_t o = 0; o < out; o++) {
     const int exponent = exponents[result->scale_count > 1 ? o : 0], unit = exponent + x_exponent;
-    const float inverse = ldexpf(1.f, -exponent);
-    for (size_t i = 0; i < row; i++) result->weight[o * row + i] = (int8_t)(weight[o * row + i] * inverse);
+    to_bytes(weight + o * row, row, ldexpf(1.f, -exponent), result->weight + o * row);
     if (o < result->scale_count) result->scale[o] = ldexpf(1.f, unit - y_exponent);
     if (bias) result->bias[o] = ldexpf(bias[o], -y_exponent);
     if (bias && !is_integer_bias(bias[o], unit)) return false;

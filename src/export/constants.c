@@ -139,32 +139,22 @@ static void same_numbers(const bnd_constants *constants, const bnd_node *node, b
   if (in && bnd_shape_count(&node->shape[0], &count) && count == in->count) *out = bnd_tensor_share(in, &node->shape[0]);
 }
 
-static bnd_status attribute(const bnd_graph *graph, const char *name, bnd_tensor *out, bnd_error *error) {
-  const bnd_attribute *found = bnd_graph_attribute(graph, name);
-  if (!found || !found->tensor.data) return BND_OK;
-  if (found->tensor.dtype != BND_F32) return bnd_tensor_to_f32(&found->tensor, out, error);
-  *out = bnd_tensor_share(&found->tensor, NULL);
-  return BND_OK;
+static bnd_status attribute(const bnd_attribute *found, bnd_tensor *out, bnd_error *error) {
+  return found && found->tensor.data ? bnd_tensor_as_f32(&found->tensor, out, error) : BND_OK;
 }
 
-/* A region computed beforehand: its results are the attributes "<sub-graph>.<i>". */
 static bnd_status region(const bnd_node *node, bnd_tensor *out, bnd_error *error) {
-  const bnd_node *body = bnd_arg_node(node, 1);
-  if (!body || body->kind != BND_GET_ATTR) return BND_OK;
-  bnd_string name = {0};
-  bnd_status status = BND_OK;
-  for (int i = 0; i < node->result_count && status == BND_OK; i++) {
-    name.length = 0;
-    bnd_string_format(&name, "%s.%d", body->target, i);
-    status = name.failed ? bnd_fail_memory(error, "a name") : attribute(node->graph, name.text, &out[i], error);
+  for (int i = 0; i < node->result_count; i++) {
+    const bnd_attribute *result;
+    BND_TRY(bnd_region_result(node, i, &result, error));
+    BND_TRY(attribute(result, &out[i], error));
   }
-  bnd_string_free(&name);
-  return status;
+  return BND_OK;
 }
 
 static bnd_status evaluate(const bnd_constants *constants, const bnd_node *node, bnd_error *error) {
   bnd_tensor *out = slot(constants, node, 0);
-  if (node->kind == BND_GET_ATTR) return attribute(node->graph, node->target, out, error);
+  if (node->kind == BND_GET_ATTR) return attribute(bnd_graph_attribute(node->graph, node->target), out, error);
   if (node->kind != BND_CALL_FUNCTION) return BND_OK;
   switch (bnd_functional_id(node)) {
     case BND_OP_ARANGE:

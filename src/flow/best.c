@@ -139,7 +139,8 @@ bnd_status bnd_best_check_options(const bnd_quantize_options *o, bnd_error *erro
   if (o->scope && !full && !automatic)
     return bnd_fail(error, BND_ERROR_ARGUMENT, "the recipe best has the scopes auto and full, not \"%s\"; --recipe quark has others", o->scope);
   if (o->qat && (o->qat_split || o->qat_images || o->qat_share > 0 || o->qat_epochs || o->qat_learning_rate > 0 || o->qat_thresholds || o->qat_batch || o->qat_schedule ||
-                 o->qat_no_augmentation || o->qat_in_order || o->qat_freeze_batch_norm || o->qat_average))
+                 o->qat_no_augmentation || o->qat_in_order || o->qat_freeze_batch_norm || o->qat_average || o->qat_final_ratio > 0 || o->qat_warmup_steps ||
+                 o->qat_weight_decay != 0 || o->qat_threshold_rate > 0 || o->qat_save_minutes > 0))
     return bnd_fail(error, BND_ERROR_ARGUMENT, "the recipe best trains on its calibration images without labels; the options of QAT belong to --recipe quark");
   BND_TRY(check_names(o->steps, o->step_count, error));
   return check_names(o->without, o->without_count, error);

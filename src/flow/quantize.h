@@ -2,7 +2,6 @@
 #ifndef BND_FLOW_QUANTIZE_H
 #define BND_FLOW_QUANTIZE_H
 
-
 #include "base/clock.h"
 #include "calib/calibrate.h"
 #include "eval/sg_metrics.h"

@@ -266,3 +266,14 @@ void bnd_module_share(bnd_module *to, const bnd_module *from) {
   to->bn_running_mean = bnd_tensor_share(&from->bn_running_mean, NULL);
   to->bn_running_var = bnd_tensor_share(&from->bn_running_var, NULL);
 }
+
+static void share_instead(bnd_tensor *to, const bnd_tensor *from) {
+  if (!from->data || from->data == to->data) return;
+  bnd_tensor_release(to);
+  *to = bnd_tensor_share(from, NULL);
+}
+
+void bnd_module_share_weights(bnd_module *to, const bnd_module *from) {
+  share_instead(&to->weight, &from->weight);
+  share_instead(&to->bias, &from->bias);
+}

@@ -143,6 +143,8 @@ const bnd_attribute *bnd_graph_attribute(const bnd_graph *graph, const char *nam
 bnd_module *bnd_graph_add_module(bnd_graph *graph, const char *name);
 /* Makes *to what *from is, under its own name: tensors shared, quantizers left out. */
 void bnd_module_share(bnd_module *to, const bnd_module *from);
+/* Puts what *from has of weight and bias, shared, in the place of those of *to. */
+void bnd_module_share_weights(bnd_module *to, const bnd_module *from);
 bnd_module *bnd_graph_find_module(const bnd_graph *graph, const char *name);
 
 /* --- changing --- */

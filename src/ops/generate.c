@@ -48,26 +48,29 @@ bnd_status bnd_shape_meshgrid(bnd_node *node, bnd_error *error) {
 }
 
 /* wrap_with_set_grad_enabled(False, submodule): computed beforehand. Result i is the graph's attribute "<submodule>.<i>". */
+bnd_status bnd_region_result(const bnd_node *region, int result, const bnd_attribute **attribute, bnd_error *error) {
+  const bnd_node *submodule = bnd_arg_node(region, 1);
+  *attribute = NULL;
+  if (!submodule || submodule->kind != BND_GET_ATTR) return BND_OK;
+  bnd_string name = {0};
+  bnd_string_format(&name, "%s.%d", submodule->target, result);
+  const bnd_status status = name.failed ? bnd_fail_memory(error, "a name") : BND_OK;
+  if (status == BND_OK) *attribute = bnd_graph_attribute(region->graph, name.text);
+  bnd_string_free(&name);
+  return status;
+}
+
 bnd_status bnd_shape_no_grad_region(bnd_node *node, bnd_error *error) {
   const bnd_node *submodule = bnd_arg_node(node, 1);
   if (!submodule || submodule->kind != BND_GET_ATTR) return bnd_fail_node(node, error, "argument 1 names no sub-graph");
-  bnd_string name = {0};
-  bnd_status status = BND_OK;
   node->result_count = 0;
   for (int i = 0; i < BND_MAX_RESULTS; i++) {
-    name.length = 0;
-    bnd_string_format(&name, "%s.%d", submodule->target, i);
-    if (name.failed) {
-      status = bnd_fail_memory(error, "a name");
-      break;
-    }
-    const bnd_attribute *attribute = bnd_graph_attribute(node->graph, name.text);
+    const bnd_attribute *attribute;
+    BND_TRY(bnd_region_result(node, i, &attribute, error));
     if (!attribute) break;
     node->shape[i] = attribute->tensor.shape;
     node->dtype = attribute->tensor.dtype;
     node->result_count = i + 1;
   }
-  bnd_string_free(&name);
-  if (status == BND_OK && node->result_count == 0) return bnd_fail_node(node, error, "the results of %s are missing", submodule->target);
-  return status;
+  return node->result_count > 0 ? BND_OK : bnd_fail_node(node, error, "the results of %s are missing", submodule->target);
 }

@@ -121,6 +121,9 @@ bnd_status bnd_module_fold(const bnd_module *module, bool transposed, bnd_tensor
 /* The same, then the module's own fake quantizers applied (where present). */
 bnd_status bnd_module_quantized_weights(const bnd_module *module, bool transposed, bnd_tensor *weight, bnd_tensor *bias, bnd_error *error);
 
+/* A region computed beforehand has its results as attributes of the graph, "SUB-GRAPH.0" and on. *attribute NULL: there is none of that number. */
+bnd_status bnd_region_result(const bnd_node *region, int result, const bnd_attribute **attribute, bnd_error *error);
+
 /* Multiply-accumulates of one run at the inferred shapes (convolutions and linear); 0 for others. */
 int64_t bnd_node_macs(const bnd_node *node);
 

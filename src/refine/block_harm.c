@@ -13,12 +13,7 @@ static void take_float(bnd_module *module, const bnd_module *teacher) {
   bnd_quantizer_destroy(module->weight_quantizer);
   bnd_quantizer_destroy(module->bias_quantizer);
   module->weight_quantizer = module->bias_quantizer = NULL;
-  if (!teacher) return;
-  bnd_tensor_release(&module->weight);
-  module->weight = bnd_tensor_share(&teacher->weight, NULL);
-  if (!teacher->bias.data) return;
-  bnd_tensor_release(&module->bias);
-  module->bias = bnd_tensor_share(&teacher->bias, NULL);
+  if (teacher) bnd_module_share_weights(module, teacher);
 }
 
 /* Everything but the block becomes what it is in the float network. */

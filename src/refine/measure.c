@@ -18,9 +18,14 @@
 static const float FAINT = 0.05f;
 static const double SCORES = 0.1;
 
+/* Up to this size the images are kept, too: where many networks are measured on a few, decoding these again and again takes longer than running them. */
+static const size_t KEPT_BYTES = (size_t)64 << 20;
+
 struct bnd_reference {
   size_t images, values; /* values: of all compared outputs of one image */
   float *outputs;        /* [images][values] */
+  size_t input_size;
+  float *inputs;         /* [images][input_size]; NULL = not kept */
 };
 
 /* Which outputs are compared: the first two when they are boxes and scores, else all. */
@@ -63,9 +68,32 @@ static void gather(const bnd_session *session, const bnd_executor *executor, int
 
 typedef struct keeping {
   bnd_executor *executor;
+  const bnd_image_source *images;
   bnd_reference *reference;
   int outputs;
 } keeping;
+
+static bnd_status load_and_keep(void *user, size_t index, float *input, bnd_error *error) {
+  const keeping *k = user;
+  const bnd_reference *r = k->reference;
+  BND_TRY(k->images->load(k->images->user, index, input, error));
+  if (r->inputs) memcpy(r->inputs + index * r->input_size, input, r->input_size * sizeof *input);
+  return BND_OK;
+}
+
+static bnd_status load_kept(void *user, size_t index, float *input, bnd_error *error) {
+  (void)error;
+  const bnd_reference *r = user;
+  memcpy(input, r->inputs + index * r->input_size, r->input_size * sizeof *input);
+  return BND_OK;
+}
+
+/* Not having it is no failure. */
+static float *room_for_inputs(const bnd_image_source *images) {
+  size_t count;
+  if (!bnd_size_multiply(images->count, images->input_size, &count) || count > KEPT_BYTES / sizeof(float)) return NULL;
+  return bnd_alloc_aligned(count, sizeof(float));
+}
 
 static bnd_status keep(const bnd_stream_place *place, const bnd_session *session, bnd_error *error) {
   (void)error;
@@ -87,9 +115,12 @@ bnd_status bnd_reference_create(const bnd_graph *float_network, const bnd_image_
   if (status == BND_OK) {
     made->images = images->count;
     made->values = l.values;
-    keeping k = {executor, made, l.outputs};
+    made->input_size = images->input_size;
+    made->inputs = room_for_inputs(images);
+    keeping k = {executor, images, made, l.outputs};
+    const bnd_image_source source = {.user = &k, .count = images->count, .input_size = images->input_size, .load = load_and_keep};
     const bnd_stream stream = {.stage = "float answers", .finished = keep, .user = &k};
-    status = bnd_stream_images(executor, images, &stream, context, error);
+    status = bnd_stream_images(executor, &source, &stream, context, error);
   }
   bnd_executor_destroy(executor);
   if (status == BND_OK) *reference = made;
@@ -100,6 +131,7 @@ bnd_status bnd_reference_create(const bnd_graph *float_network, const bnd_image_
 void bnd_reference_destroy(bnd_reference *reference) {
   if (!reference) return;
   free(reference->outputs);
+  free(reference->inputs);
   free(reference);
 }
 
@@ -178,13 +210,14 @@ static bnd_status measure_against(const bnd_refinement *work, const bnd_referenc
   BND_TRY(open_executor(graph, BND_EXEC_FAKE_QUANTIZE, work->backend, &c.executor, error));
   c.layout = layout_of(c.executor);
   const bnd_stream stream = {.stage = "measuring", .finished = compare, .user = &c};
+  const bnd_image_source kept = {.user = (void *)reference, .count = images->count, .input_size = reference->input_size, .load = load_kept};
   const bnd_context quiet = bnd_context_without_progress(work->context); /* many are measured, each soon */
   bnd_status status = BND_OK;
   if (c.layout.values != reference->values || images->count > reference->images)
     status = bnd_fail(error, BND_ERROR_INTERNAL, "a network is measured against another one's answers");
   else if (!(c.images = bnd_calloc(images->count, sizeof *c.images)))
     status = bnd_fail_memory(error, "a measurement");
-  if (status == BND_OK) status = bnd_stream_images(c.executor, images, &stream, &quiet, error);
+  if (status == BND_OK) status = bnd_stream_images(c.executor, reference->inputs ? &kept : images, &stream, &quiet, error);
   tally all = {0};
   for (size_t i = 0; status == BND_OK && i < images->count; i++) all.error += c.images[i].error, all.mass += c.images[i].mass;
   if (status == BND_OK) *distance = all.mass > 0 ? all.error / all.mass : all.error > 0 ? INFINITY : 0;

@@ -3,8 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/random.h"
 #include "ops/operators.h"
 #include "refine/reconstruct_samples.h"
@@ -39,17 +39,11 @@ static bool stop(void *user) {
 
 /* --- its time, where there is a limit --- */
 
-static double seconds_passed(const reconstruction *r) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)(now.tv_sec - r->begin.tv_sec) + (double)(now.tv_nsec - r->begin.tv_nsec) * 1e-9;
-}
-
-static bool is_late(const reconstruction *r) { return r->work->minutes > 0 && seconds_passed(r) > r->until; }
+static bool is_late(const reconstruction *r) { return r->work->minutes > 0 && bnd_seconds_since(&r->begin) > r->until; }
 
 /* The block's part of what is left, by what it and those behind it cost. False: too little to be worth it. */
 static bool share_time(reconstruction *r) {
-  const double *harm = r->options.harm, passed = seconds_passed(r), left = r->work->minutes * 60 - passed;
+  const double *harm = r->options.harm, passed = bnd_seconds_since(&r->begin), left = r->work->minutes * 60 - passed;
   double sum = 0;
   if (!(r->work->minutes > 0)) return true;
   for (size_t i = r->index; harm && i < r->count; i++) sum += harm[i];
@@ -237,8 +231,7 @@ static bnd_status load_tail(void *user, size_t index, float *input, bnd_error *e
   return t->source->load(t->source->user, t->first + index, input, error);
 }
 
-/* At least one. */
-static size_t at_most(size_t count, size_t limit) {
+static size_t from_one_to(size_t limit, size_t count) {
   return count < 1 ? 1 : count < limit ? count : limit;
 }
 
@@ -253,8 +246,8 @@ static bnd_status collect(reconstruction *r) {
   tail last = {work->images, count - (count + 7) / 8};
   const bnd_image_source own = {.user = &last, .count = count - last.first, .input_size = work->images->input_size, .load = load_tail};
   const bnd_image_source *judging = held_out ? work->held_out : &own;
-  judges = at_most(judges, at_most(judging->count, JUDGES));
-  train = at_most(train, held_out || count < 2 ? count : last.first);
+  judges = from_one_to(from_one_to(JUDGES, judging->count), judges);
+  train = from_one_to(held_out || count < 2 ? count : last.first, train);
   BND_TRY(bnd_samples_collect(work, r->block, work->images, train, &r->samples, r->error));
   return bnd_samples_collect(work, r->block, judging, judges, &r->judges, r->error);
 }
@@ -274,9 +267,9 @@ static bnd_status reconstruct(reconstruction *r) {
   r->steps = r->options.steps;
   BND_TRY(bnd_block_graph(r->work->graph, r->block->inputs, r->block->input_count, r->block->outputs, r->block->output_count, &r->graph, r->error));
   BND_TRY(bnd_trainable_detach(r->graph, r->error));
-  const double before_images = seconds_passed(r);
+  const double before_images = bnd_seconds_since(&r->begin);
   BND_TRY(collect(r));
-  r->collecting = seconds_passed(r) - before_images;
+  r->collecting = bnd_seconds_since(&r->begin) - before_images;
   BND_TRY(make_network(r));
   BND_TRY(make_room(r));
   weigh_outputs(r);

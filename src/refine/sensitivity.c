@@ -72,16 +72,11 @@ static bnd_status distance_of(measurement *m, const bnd_sensitivity_row *row, bo
 }
 
 /* Steps may have trained or corrected weights and biases so that they answer for the quantization of other tensors, too: in float they are another network. */
-static void take_tensors(bnd_graph *to, const bnd_graph *from) {
+static void take_weights(bnd_graph *to, const bnd_graph *from) {
   for (const bnd_node *node = bnd_graph_first(from); node; node = node->next) {
     if (!bnd_is_conv_module(node)) continue;
     bnd_module *module = bnd_graph_find_module(to, node->module->name);
-    if (!module) continue;
-    bnd_tensor_release(&module->weight);
-    module->weight = bnd_tensor_share(&node->module->weight, NULL);
-    if (!node->module->bias.data) continue;
-    bnd_tensor_release(&module->bias);
-    module->bias = bnd_tensor_share(&node->module->bias, NULL);
+    if (module) bnd_module_share_weights(module, node->module);
   }
 }
 
@@ -97,7 +92,7 @@ static bnd_status open_measurement(measurement *m, const bnd_refinement *work, s
   BND_TRY(bnd_graph_copy(work->graph, &m->graph, error));
   bnd_status status = bnd_adjust_to_fixed_point(m->graph, work->target, NULL, error);
   if (status == BND_OK) status = bnd_graph_copy(m->graph, &m->plain, error);
-  if (status == BND_OK) take_tensors(m->plain, work->teacher);
+  if (status == BND_OK) take_weights(m->plain, work->teacher);
   if (status == BND_OK) status = bnd_reference_create(work->teacher, &m->images, work->backend, work->context, reference, error);
   if (status == BND_OK) m->work.reference = *reference;
   else close_measurement(m);

@@ -107,12 +107,6 @@ double bnd_cosine_share(int step, int steps) {
 
 /* --- back into the whole network --- */
 
-static void hand_over_tensor(const bnd_tensor *from, bnd_tensor *to) {
-  if (!from->data || from->data == to->data) return;
-  bnd_tensor_release(to);
-  *to = bnd_tensor_share(from, NULL);
-}
-
 static void hand_over_positions(const bnd_quantizer *from, bnd_quantizer *to) {
   if (!from || !to || from->channels != to->channels) return;
   memcpy(to->position, from->position, (size_t)from->channels * sizeof *to->position);
@@ -126,8 +120,7 @@ void bnd_trainable_hand_back(const bnd_graph *from, bnd_graph *to) {
     if (!module) continue;
     hand_over_positions(node->module->quantizer, module->quantizer);
     if (!is_trained(node)) continue;
-    hand_over_tensor(&node->module->weight, &module->weight);
-    hand_over_tensor(&node->module->bias, &module->bias);
+    bnd_module_share_weights(module, node->module);
     hand_over_positions(node->module->weight_quantizer, module->weight_quantizer);
     hand_over_positions(node->module->bias_quantizer, module->bias_quantizer);
   }

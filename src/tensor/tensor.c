@@ -134,3 +134,9 @@ bnd_status bnd_tensor_to_f32(const bnd_tensor *from, bnd_tensor *to, bnd_error *
 #undef CONVERT
   return BND_OK;
 }
+
+bnd_status bnd_tensor_as_f32(const bnd_tensor *from, bnd_tensor *to, bnd_error *error) {
+  if (from->dtype != BND_F32) return bnd_tensor_to_f32(from, to, error);
+  *to = bnd_tensor_share(from, NULL);
+  return BND_OK;
+}

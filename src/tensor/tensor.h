@@ -46,6 +46,8 @@ bnd_status bnd_tensor_copy(const bnd_tensor *from, bnd_tensor *to, bnd_error *er
 void bnd_tensor_release(bnd_tensor *tensor);
 /* A new float32 tensor with the values of a tensor of any dtype. */
 bnd_status bnd_tensor_to_f32(const bnd_tensor *from, bnd_tensor *to, bnd_error *error);
+/* The same, but another reference where it is float32 already. */
+bnd_status bnd_tensor_as_f32(const bnd_tensor *from, bnd_tensor *to, bnd_error *error);
 
 static inline float *bnd_f32(const bnd_tensor *tensor) { return (float *)tensor->data; }
 /* BND_SHAPE(1, 3, 640, 640): a shape as a value; its address may be taken. */

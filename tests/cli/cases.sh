@@ -28,8 +28,8 @@ start() {
 }
 # await PATTERN [FILE]: until a line of what the started run says on stderr (or of FILE) matches, or the run is over.
 await() {
-  local i
-  for ((i = 0; i < 6000; i++)); do
+  local i=0
+  while [ $((i += 1)) -le 6000 ]; do # for any shell: some tests are no bash scripts
     grep -qs "$1" "${2:-$folder/stderr}" && break
     kill -0 "$pid" 2>/dev/null || break
     sleep 0.02

@@ -1,7 +1,6 @@
 /* Bias correction: means of what layers put out come back to those of the float network, as closely as a quantized bias can say it. */
 #include "refine_work.h"
 
-#include "flow/target_profile.h"
 #include "refine/bias_correction.h"
 
 /* Distance of a layer's quantized bias from the values it stands for, against half a step of it: nothing may be clipped. */
@@ -18,12 +17,6 @@ static void assert_biases_fit(const bnd_graph *graph) {
   }
 }
 
-static void start(workshop *w, bnd_target_profile *target) {
-  ASSERT_OK(bnd_target_profile_load(NULL, target, error));
-  w->work.target = target;
-  ASSERT_OK(bnd_adjust_to_fixed_point(w->graph, target, NULL, error));
-}
-
 /* Mean of each channel of the results of the layers, a float network's minus a quantized one's, as the largest magnitude over all layers, in bias steps. */
 static double largest_drift(const workshop *w) {
   double largest = 0;
@@ -32,24 +25,18 @@ static double largest_drift(const workshop *w) {
     double *means = calloc(layer->module->bias.count, sizeof *means);
     for (int k = 0; k < 2; k++) {
       bnd_graph *copy;
-      bnd_executor *executor;
-      bnd_session *session;
       ASSERT_OK(bnd_graph_copy(k ? w->graph : w->teacher, &copy, error));
       bnd_node *node = bnd_graph_find(copy, layer->name);
       bnd_node_set_arg(bnd_graph_last(copy), 0, bnd_graph_node_list(copy, &node, 1));
-      const bnd_exec_options options = {.mode = k ? BND_EXEC_FAKE_QUANTIZE : BND_EXEC_FLOAT, .backend = BND_BACKEND_REFERENCE, .threads = 1};
-      ASSERT_OK(bnd_executor_create(copy, &options, &executor, error));
-      ASSERT_OK(bnd_session_create(executor, &session, error));
+      runner r = open_runner(copy, k ? BND_EXEC_FAKE_QUANTIZE : BND_EXEC_FLOAT);
       const size_t inner = (size_t)(layer->shape[0].size[2] * layer->shape[0].size[3]);
       for (int i = 0; i < 10; i++) {
-        const float *const inputs[] = {w->values[i]};
-        ASSERT_OK(bnd_session_run(session, inputs, NULL, NULL, error));
+        run_with(&r, (const float *const[]){w->values[i]});
         for (size_t c = 0; c < layer->module->bias.count; c++)
           for (size_t p = 0; p < inner; p++)
-            means[c] += (k ? -1 : 1) * (double)bnd_session_output(session, 0)[c * inner + p] / (double)(inner * 10);
+            means[c] += (k ? -1 : 1) * (double)bnd_session_output(r.session, 0)[c * inner + p] / (double)(inner * 10);
       }
-      bnd_session_destroy(session);
-      bnd_executor_destroy(executor);
+      close_runner(&r);
       bnd_graph_destroy(copy);
     }
     const double step = (double)bnd_scale_of(layer->module->bias_quantizer->position[0]);
@@ -61,10 +48,8 @@ static double largest_drift(const workshop *w) {
 
 static void empirical_brings_means_back(void **state) {
   (void)state;
-  bnd_target_profile target;
   bnd_string report = {0};
-  workshop *w = open_workshop(BND_BACKEND_REFERENCE, 2);
-  start(w, &target);
+  workshop *w = open_adjusted_workshop(BND_BACKEND_REFERENCE, 2);
   const double before = largest_drift(w);
   ASSERT_OK(bnd_refine_bias_empirical(&w->work, NULL, &report, error));
   const double after = largest_drift(w);
@@ -81,33 +66,26 @@ static bnd_graph *flat_graph(void) {
   bnd_node *x;
   bnd_graph *g = new_graph(&x, BND_SHAPE(1, 3, 6, 6));
   bnd_node *first = relu(g, convolution(g, "first", x, 8, (window){1, 1, 0, 1, true}));
-  return finished(g, NODES(g, relu(g, convolution(g, "second", first, 4, (window){1, 1, 0, 1, true})), first));
+  finished(g, NODES(g, relu(g, convolution(g, "second", first, 4, (window){1, 1, 0, 1, true})), first));
+  const bnd_quantization_config config = bnd_quantization_config_xint8(BND_OBSERVER_POWER_OF_TWO_MIN_MAX);
+  insert_quantizers(g, &config);
+  return g;
 }
 
 static void analytic_is_exact_for_constant_images(void **state) {
   (void)state;
-  bnd_target_profile target;
-  ASSERT_OK(bnd_target_profile_load(NULL, &target, error));
-  bnd_graph *graph = flat_graph(), *teacher;
-  const bnd_quantization_config config = bnd_quantization_config_xint8(BND_OBSERVER_POWER_OF_TWO_MIN_MAX);
-  insert_quantizers(graph, &config);
-  float values[3 * 36], *images[] = {values};
+  workshop *w = new_workshop(flat_graph(), 1);
+  float *values = w->values[0];
   for (int c = 0; c < 3; c++)
     for (int i = 0; i < 36; i++) values[c * 36 + i] = 0.3f + 0.217f * (float)c; /* on no grid of the input's */
-  calibrate(graph, images, 1, 3 * 36, 1);
-  ASSERT_OK(bnd_adjust_to_fixed_point(graph, &target, NULL, error));
-  ASSERT_OK(bnd_graph_copy(graph, &teacher, error));
-  pictures from = {images, 3 * 36};
-  const bnd_image_source source = {.user = &from, .count = 1, .input_size = 3 * 36, .load = load_picture};
-  const bnd_context context = {.threads = 1};
-  bnd_refinement work = {.graph = graph, .teacher = teacher, .images = &source, .held_out = &source, .target = &target,
-                         .backend = BND_BACKEND_REFERENCE, .context = &context};
+  calibrate_workshop(w, 1, 1, 0, 1);
+  ASSERT_OK(bnd_adjust_to_fixed_point(w->graph, &w->target, NULL, error));
   bnd_string report = {0};
-  ASSERT_OK(bnd_refine_bias_analytic(&work, &report, error));
-  for (bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
+  ASSERT_OK(bnd_refine_bias_analytic(&w->work, &report, error));
+  for (bnd_node *node = bnd_graph_first(w->graph); node; node = node->next) {
     if (!bnd_is_conv_module(node)) continue;
     /* W x + b of the float network against Q(W) Q(x) + b' before b' is rounded */
-    const bnd_module *m = node->module, *t = bnd_graph_find(teacher, node->name)->module;
+    const bnd_module *m = node->module, *t = bnd_graph_find(w->teacher, node->name)->module;
     bnd_tensor weight, bias;
     ASSERT_OK(bnd_module_quantized_weights(m, false, &weight, &bias, error));
     if (m->weight.shape.size[1] != 3) { /* behind the first layer only its own input's rounding is exact to follow */
@@ -128,18 +106,15 @@ static void analytic_is_exact_for_constant_images(void **state) {
     bnd_tensor_release(&weight);
     bnd_tensor_release(&bias);
   }
-  assert_biases_fit(graph);
+  assert_biases_fit(w->graph);
   bnd_string_free(&report);
-  bnd_graph_destroy(graph);
-  bnd_graph_destroy(teacher);
+  close_workshop(w);
 }
 
 static void analytic_lowers_drift(void **state) {
   (void)state;
-  bnd_target_profile target;
   bnd_string report = {0};
-  workshop *w = open_workshop(BND_BACKEND_REFERENCE, 1);
-  start(w, &target);
+  workshop *w = open_adjusted_workshop(BND_BACKEND_REFERENCE, 1);
   const double before = largest_drift(w);
   ASSERT_OK(bnd_refine_bias_analytic(&w->work, &report, error));
   assert_true(largest_drift(w) < before);
@@ -148,26 +123,14 @@ static void analytic_lowers_drift(void **state) {
   close_workshop(w);
 }
 
+static bnd_status correct_both_ways(bnd_refinement *work, bnd_string *report, bnd_error *error) {
+  BND_TRY(bnd_refine_bias_analytic(work, report, error));
+  return bnd_refine_bias_empirical(work, &(bnd_bias_options){.images = 4, .rounds = 3}, report, error);
+}
+
 static void threads_do_not_show(void **state) {
   (void)state;
-  record records[2];
-  for (int k = 0; k < 2; k++) {
-    bnd_target_profile target;
-    bnd_string report = {0};
-    workshop *w = open_workshop(BND_BACKEND_ONEDNN, 1 + 2 * k);
-    start(w, &target);
-    const record before = trained_bytes(w->teacher);
-    ASSERT_OK(bnd_refine_bias_analytic(&w->work, &report, error));
-    ASSERT_OK(bnd_refine_bias_empirical(&w->work, &(bnd_bias_options){.images = 4, .rounds = 3}, &report, error));
-    const record after = trained_bytes(w->teacher);
-    assert_true(same_record(&before, &after));
-    records[k] = trained_bytes(w->graph);
-    free(before.bytes), free(after.bytes);
-    bnd_string_free(&report);
-    close_workshop(w);
-  }
-  assert_true(same_record(&records[0], &records[1]));
-  free(records[0].bytes), free(records[1].bytes);
+  check_threads(open_adjusted_workshop, BND_BACKEND_ONEDNN, correct_both_ways);
 }
 
 int main(void) {

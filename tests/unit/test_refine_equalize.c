@@ -1,64 +1,42 @@
 /* Equalization: which channels may be scaled, that the float network stays the same, and that a disparity put in by hand is healed. */
 #include "refine_work.h"
 
-#include "flow/target_profile.h"
 #include "refine/channels.h"
 #include "refine/equalize.h"
 
 /* Largest difference between the first output of two networks in float, over the largest value, for the images held out. */
 static double float_difference(const bnd_graph *a, const bnd_graph *b, const workshop *w) {
-  const bnd_graph *const graphs[] = {a, b};
-  bnd_executor *executors[2];
-  bnd_session *sessions[2];
+  runner runners[] = {open_runner(a, BND_EXEC_FLOAT), open_runner(b, BND_EXEC_FLOAT)};
   double largest = 0, difference = 0;
-  size_t count;
-  for (int k = 0; k < 2; k++) {
-    const bnd_exec_options options = {.mode = BND_EXEC_FLOAT, .backend = BND_BACKEND_REFERENCE, .threads = 1};
-    ASSERT_OK(bnd_executor_create(graphs[k], &options, &executors[k], error));
-    ASSERT_OK(bnd_session_create(executors[k], &sessions[k], error));
-  }
   for (int i = 10; i < PICTURES; i++) {
-    const float *const inputs[] = {w->values[i]};
-    for (int k = 0; k < 2; k++) ASSERT_OK(bnd_session_run(sessions[k], inputs, NULL, NULL, error));
-    for (int o = 0; o < bnd_executor_output_count(executors[0]); o++) {
-      assert_true(bnd_shape_count(bnd_executor_output_shape(executors[0], o), &count));
-      const float *x = bnd_session_output(sessions[0], o), *y = bnd_session_output(sessions[1], o);
-      for (size_t c = 0; c < count; c++) {
+    for (int k = 0; k < 2; k++) run_with(&runners[k], (const float *const[]){w->values[i]});
+    for (int o = 0; o < bnd_executor_output_count(runners[0].executor); o++) {
+      const float *x = bnd_session_output(runners[0].session, o), *y = bnd_session_output(runners[1].session, o);
+      for (size_t c = 0, count = run_output_size(&runners[0], o); c < count; c++) {
         largest = fabs((double)x[c]) > largest ? fabs((double)x[c]) : largest;
         difference = fabs((double)x[c] - (double)y[c]) > difference ? fabs((double)x[c] - (double)y[c]) : difference;
       }
     }
   }
-  for (int k = 0; k < 2; k++) {
-    bnd_session_destroy(sessions[k]);
-    bnd_executor_destroy(executors[k]);
-  }
+  for (int k = 0; k < 2; k++) close_runner(&runners[k]);
   return difference / largest;
-}
-
-static workshop *open_with_target(int threads, bnd_target_profile *target) {
-  workshop *w = open_workshop(BND_BACKEND_REFERENCE, threads);
-  ASSERT_OK(bnd_target_profile_load(NULL, target, error));
-  w->work.target = target;
-  return w;
 }
 
 static void float_network_is_unchanged(void **state) {
   (void)state;
-  bnd_target_profile target;
   for (int powers = 0; powers < 2; powers++) {
-    workshop *w = open_with_target(1, &target);
+    workshop *w = open_workshop(BND_BACKEND_REFERENCE, 1);
     bnd_string report = {0};
     const bnd_equalize_options options = {.powers_of_two = powers, .iterations = 50};
     const record before = trained_bytes(w->teacher);
     ASSERT_OK(bnd_refine_equalize_with(&w->work, &options, &report, error));
-    const record after = trained_bytes(w->teacher), graph = trained_bytes(w->graph);
-    assert_true(same_record(&before, &after)); /* tensors of a copy are shared: nothing wrote through */
+    const record graph = trained_bytes(w->graph);
     assert_false(same_record(&before, &graph));
+    assert_same(before, trained_bytes(w->teacher)); /* tensors of a copy are shared: nothing wrote through */
     const double difference = float_difference(w->teacher, w->graph, w);
     assert_true(difference < 1e-5);
     bnd_string_free(&report);
-    free(before.bytes), free(after.bytes), free(graph.bytes);
+    free(graph.bytes);
     close_workshop(w);
   }
 }
@@ -66,8 +44,7 @@ static void float_network_is_unchanged(void **state) {
 /* The input's channels, and what the network puts out, must keep their scale. Channels of a concatenation are those of what it joins. */
 static void classes_of_channels(void **state) {
   (void)state;
-  bnd_target_profile target;
-  workshop *w = open_with_target(1, &target);
+  workshop *w = open_workshop(BND_BACKEND_REFERENCE, 1);
   bnd_channels channels;
   ASSERT_OK(bnd_channels_find(w->graph, &channels, error));
   int free_layers = 0;
@@ -133,8 +110,7 @@ static void forget_range(bnd_quantizer *q) {
 
 static void disparity_is_healed(void **state) {
   (void)state;
-  bnd_target_profile target;
-  workshop *w = open_with_target(2, &target);
+  workshop *w = open_workshop(BND_BACKEND_REFERENCE, 2);
   bnd_string report = {0};
   const double good = relative_error(w);
   disturb(w->graph, 32);
@@ -158,35 +134,12 @@ static void disparity_is_healed(void **state) {
 
 static void threads_do_not_show(void **state) {
   (void)state;
-  record records[2];
-  for (int k = 0; k < 2; k++) {
-    bnd_target_profile target;
-    workshop *w = open_with_target(1 + 2 * k, &target);
-    bnd_string report = {0};
-    ASSERT_OK(bnd_refine_equalize(&w->work, &report, error));
-    records[k] = trained_bytes(w->graph);
-    bnd_string_free(&report);
-    close_workshop(w);
-  }
-  assert_true(same_record(&records[0], &records[1]));
-  free(records[0].bytes), free(records[1].bytes);
-}
-
-static bool always(void *user) {
-  (void)user;
-  return true;
+  check_threads(open_workshop, BND_BACKEND_REFERENCE, bnd_refine_equalize);
 }
 
 static void interruption(void **state) {
   (void)state;
-  bnd_target_profile target;
-  workshop *w = open_with_target(1, &target);
-  bnd_string report = {0};
-  bnd_error failure;
-  w->context.cancelled = always;
-  assert_int_equal(bnd_refine_equalize(&w->work, &report, &failure), BND_ERROR_INTERRUPTED);
-  bnd_string_free(&report);
-  close_workshop(w);
+  check_cancelling(BND_BACKEND_REFERENCE, bnd_refine_equalize, 1, 1);
 }
 
 int main(void) {

@@ -2,17 +2,12 @@
 #include "refine_work.h"
 
 #include "flow/model.h"
-#include "flow/target_profile.h"
 #include "passes/best/best.h"
 #include "refine/fold_constants.h"
 #include "refine/guard.h"
 
-static bnd_target_profile target;
-
 static workshop *open_guarded(double *distance) {
   workshop *w = open_workshop(BND_BACKEND_REFERENCE, 2);
-  ASSERT_OK(bnd_target_profile_load(NULL, &target, error));
-  w->work.target = &target;
   ASSERT_OK(bnd_guard_measure(&w->work, w->graph, distance, error));
   return w;
 }
@@ -55,14 +50,12 @@ static void harmful_step_is_taken_back(void **state) {
   bnd_step_outcome outcome;
   bnd_string report = {0};
   ASSERT_OK(bnd_guard_step(&w->work, &(bnd_guarded_step){.name = "spoil", .run = spoil}, &distance, &outcome, &report, error));
-  const record after = trained_bytes(w->work.graph);
   assert_false(outcome.kept);
   assert_true(outcome.after > outcome.before);
   assert_true(outcome.before == at_first && distance == at_first);
   assert_string_equal(report.text, "spoilt\n");
-  assert_true(same_record(&before, &after));
+  assert_same(before, trained_bytes(w->work.graph));
   bnd_string_free(&report);
-  free(before.bytes), free(after.bytes);
   close_guarded(w);
 }
 
@@ -91,10 +84,8 @@ static void failing_step_leaves_the_graph(void **state) {
   bnd_error error = {0};
   assert_int_equal(bnd_guard_step(&w->work, &(bnd_guarded_step){.name = "fail", .run = fail_halfway, .required = true}, &distance, &outcome, &report, &error),
                    BND_ERROR_INTERRUPTED);
-  const record after = trained_bytes(w->work.graph);
-  assert_true(same_record(&before, &after));
+  assert_same(before, trained_bytes(w->work.graph));
   bnd_string_free(&report);
-  free(before.bytes), free(after.bytes);
   close_guarded(w);
 }
 
@@ -104,16 +95,7 @@ static void measure_of_the_float_network_is_zero(void **state) {
   workshop *w = open_guarded(&distance);
   bnd_graph *plain;
   ASSERT_OK(bnd_graph_copy(w->teacher, &plain, error));
-  for (bnd_node *node = bnd_graph_first(plain), *next; node; node = next) {
-    next = node->next;
-    if (bnd_is_conv_module(node)) {
-      bnd_quantizer_destroy(node->module->weight_quantizer), node->module->weight_quantizer = NULL;
-      bnd_quantizer_destroy(node->module->bias_quantizer), node->module->bias_quantizer = NULL;
-    }
-    if (!bnd_is_fake_quantize(node)) continue;
-    bnd_node_replace_all_uses(node, bnd_arg_node(node, 0), false);
-    bnd_node_erase(node);
-  }
+  remove_quantizers(plain, NULL);
   ASSERT_OK(bnd_refine_measure(&w->work, plain, &w->held_out, &spoilt, error));
   assert_true(spoilt == 0 && distance > 0);
   bnd_graph_destroy(plain);
@@ -127,11 +109,11 @@ static void rules_hold_at_the_fixed_point(void **state) {
   int sweeps = 0, at = 0;
   for (bnd_node *node = bnd_graph_first(w->graph); node; node = node->next)
     if (bnd_is_fake_quantize(node)) node->module->quantizer->position[0] += at++ % 2 ? 9 : -9;
-  assert_true(bnd_check_positions(w->graph, &target, NULL, NULL) > 0);
-  ASSERT_OK(bnd_adjust_to_fixed_point(w->graph, &target, &sweeps, error));
+  assert_true(bnd_check_positions(w->graph, &w->target, NULL, NULL) > 0);
+  ASSERT_OK(bnd_adjust_to_fixed_point(w->graph, &w->target, &sweeps, error));
   assert_true(sweeps >= 1);
-  assert_int_equal(bnd_check_positions(w->graph, &target, NULL, NULL), 0);
-  ASSERT_OK(bnd_adjust_to_fixed_point(w->graph, &target, &sweeps, error));
+  assert_int_equal(bnd_check_positions(w->graph, &w->target, NULL, NULL), 0);
+  ASSERT_OK(bnd_adjust_to_fixed_point(w->graph, &w->target, &sweeps, error));
   assert_int_equal(sweeps, 0);
   close_guarded(w);
 }
@@ -148,18 +130,13 @@ static bnd_graph *prepared(const bnd_model *model, bool raw) {
 }
 
 static void answers(const bnd_graph *graph, float *boxes, float *scores) {
-  const bnd_exec_options options = {.mode = BND_EXEC_FLOAT, .backend = BND_BACKEND_REFERENCE, .threads = 1, .output_limit = 2};
-  bnd_executor *executor;
-  bnd_session *session;
+  runner r = open_runner(graph, BND_EXEC_FLOAT);
   float *input = malloc(3 * 64 * 64 * sizeof *input);
   fill_uniform(input, 3 * 64 * 64, 0, 1, 77);
-  ASSERT_OK(bnd_executor_create(graph, &options, &executor, error));
-  ASSERT_OK(bnd_session_create(executor, &session, error));
-  ASSERT_OK(bnd_session_run(session, (const float *const[]){input}, NULL, NULL, error));
-  memcpy(boxes, bnd_session_output(session, 0), 84 * 4 * sizeof *boxes);
-  memcpy(scores, bnd_session_output(session, 1), 84 * 8 * sizeof *scores);
-  bnd_session_destroy(session);
-  bnd_executor_destroy(executor);
+  run_with(&r, (const float *const[]){input});
+  memcpy(boxes, bnd_session_output(r.session, 0), 84 * 4 * sizeof *boxes);
+  memcpy(scores, bnd_session_output(r.session, 1), 84 * 8 * sizeof *scores);
+  close_runner(&r);
   free(input);
 }
 

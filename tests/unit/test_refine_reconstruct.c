@@ -59,21 +59,16 @@ static void check_block(const workshop *w, const bnd_block *block) {
   inputs.outputs = block->inputs;
   inputs.output_count = block->input_count;
   ASSERT_OK(bnd_samples_collect(&work, &inputs, &w->images, 3, &exact, error));
-  const bnd_exec_options options = {.mode = BND_EXEC_FLOAT, .backend = BND_BACKEND_REFERENCE, .threads = 1};
-  bnd_executor *executor;
-  bnd_session *session;
-  ASSERT_OK(bnd_executor_create(graph, &options, &executor, error));
-  ASSERT_OK(bnd_session_create(executor, &session, error));
+  runner r = open_runner(graph, BND_EXEC_FLOAT);
   for (size_t image = 0; image < 3; image++) {
     const float *values[8];
     assert_true(block->input_count <= 8);
     for (int i = 0; i < block->input_count && i < 8; i++) values[i] = bnd_samples_target(&exact, i, image);
-    ASSERT_OK(bnd_session_run(session, values, NULL, NULL, error));
+    run_with(&r, values);
     for (int o = 0; o < block->output_count; o++)
-      assert_memory_equal(bnd_session_output(session, o), bnd_samples_target(&samples, o, image), samples.targets[o].size * sizeof(float));
+      assert_memory_equal(bnd_session_output(r.session, o), bnd_samples_target(&samples, o, image), samples.targets[o].size * sizeof(float));
   }
-  bnd_session_destroy(session);
-  bnd_executor_destroy(executor);
+  close_runner(&r);
   bnd_samples_free(&exact);
   bnd_samples_free(&samples);
   bnd_graph_destroy(graph);
@@ -109,23 +104,17 @@ static void inputs_kept_as_bytes_are_exact(void **state) {
   while (image->kind != BND_PLACEHOLDER) image = image->next;
   bnd_graph *graph;
   ASSERT_OK(bnd_block_graph(w->graph, &image, 1, block->inputs, block->input_count, &graph, error));
-  const bnd_exec_options options = {.mode = BND_EXEC_FAKE_QUANTIZE, .backend = BND_BACKEND_REFERENCE, .threads = 1};
-  bnd_executor *executor;
-  bnd_session *session;
-  ASSERT_OK(bnd_executor_create(graph, &options, &executor, error));
-  ASSERT_OK(bnd_session_create(executor, &session, error));
-  const float *const input[] = {w->values[1]};
-  ASSERT_OK(bnd_session_run(session, input, NULL, NULL, error));
+  runner r = open_runner(graph, BND_EXEC_FAKE_QUANTIZE);
+  run_with(&r, (const float *const[]){w->values[1]});
   for (int i = 0; i < block->input_count; i++) {
     assert_non_null(samples.inputs[i].bytes);
     float *plain = malloc(samples.inputs[i].size * sizeof *plain);
     bnd_samples_input(&samples, i, 1, plain);
-    const float *expected = bnd_session_output(session, i);
+    const float *expected = bnd_session_output(r.session, i);
     for (size_t k = 0; k < samples.inputs[i].size; k++) assert_true(plain[k] == expected[k]);
     free(plain);
   }
-  bnd_session_destroy(session);
-  bnd_executor_destroy(executor);
+  close_runner(&r);
   bnd_graph_destroy(graph);
   bnd_samples_free(&samples);
   bnd_blocks_free(&blocks);
@@ -189,8 +178,12 @@ static void a_batch_is_the_sum_of_its_images(void **state) {
 
 static const bnd_reconstruct_options SHORT = {.most_convolutions = 3, .steps = 60, .batch = 3, .learning_rate = 0.1};
 
-static record reconstructed(const bnd_reconstruct_options *options, bnd_exec_backend backend, int threads, double *before, double *after) {
-  workshop *w = open_workshop(backend, threads);
+static bnd_status reconstruct_shortly(bnd_refinement *work, bnd_string *report, bnd_error *error) {
+  return bnd_refine_reconstruct(work, &SHORT, report, error);
+}
+
+static record reconstructed(const bnd_reconstruct_options *options, double *before, double *after) {
+  workshop *w = open_workshop(BND_BACKEND_ONEDNN, 2);
   bnd_string report = {0};
   if (before) *before = relative_error(w);
   ASSERT_OK(bnd_refine_reconstruct(&w->work, options, &report, error));
@@ -202,27 +195,20 @@ static record reconstructed(const bnd_reconstruct_options *options, bnd_exec_bac
   return r;
 }
 
-static void assert_same(record a, record b) {
-  assert_int_equal(a.count, b.count);
-  assert_memory_equal(a.bytes, b.bytes, a.count);
-  free(a.bytes);
-  free(b.bytes);
-}
-
 static void the_error_on_images_held_out_falls(void **state) {
   (void)state;
   double before, after;
-  free(reconstructed(&SHORT, BND_BACKEND_ONEDNN, 2, &before, &after).bytes);
+  free(reconstructed(&SHORT, &before, &after).bytes);
   if (!(after < 0.9 * before)) fail_msg("relative error %g, before %g", after, before);
   bnd_reconstruct_options learned = SHORT;
   learned.learn_thresholds = true;
-  free(reconstructed(&learned, BND_BACKEND_ONEDNN, 2, &before, &after).bytes);
+  free(reconstructed(&learned, &before, &after).bytes);
   if (!(after < before)) fail_msg("with thresholds: relative error %g, before %g", after, before);
 }
 
 static void any_number_of_threads_gives_the_same_bytes(void **state) {
   (void)state;
-  assert_same(reconstructed(&SHORT, BND_BACKEND_ONEDNN, 1, NULL, NULL), reconstructed(&SHORT, BND_BACKEND_ONEDNN, 3, NULL, NULL));
+  check_threads(open_workshop, BND_BACKEND_ONEDNN, reconstruct_shortly);
 }
 
 static void the_teacher_stays_as_it_was(void **state) {
@@ -268,29 +254,15 @@ static void an_interrupted_run_ends_with_the_same_bytes(void **state) {
   options.finished = NULL;
   options.first_block = 2;
   ASSERT_OK(bnd_refine_reconstruct(&w->work, &options, &report, error));
-  assert_same(trained_bytes(b.saved), reconstructed(&SHORT, BND_BACKEND_ONEDNN, 2, NULL, NULL));
+  assert_same(trained_bytes(b.saved), reconstructed(&SHORT, NULL, NULL));
   bnd_graph_destroy(b.saved);
   bnd_string_free(&report);
   close_workshop(w);
 }
 
-static bool cancelled(void *user) {
-  return --*(int *)user < 0;
-}
-
 static void cancelling_ends_soon_without_a_leak(void **state) {
   (void)state;
-  for (int asked = 0; asked < 200; asked += 37) {
-    workshop *w = open_workshop(BND_BACKEND_ONEDNN, 1);
-    int left = asked;
-    w->context.cancelled = cancelled;
-    w->context.user = &left;
-    bnd_string report = {0};
-    bnd_error error = {0};
-    assert_int_equal(bnd_refine_reconstruct(&w->work, &SHORT, &report, &error), BND_ERROR_INTERRUPTED);
-    bnd_string_free(&report);
-    close_workshop(w);
-  }
+  check_cancelling(BND_BACKEND_ONEDNN, reconstruct_shortly, 200, 37);
 }
 
 static int images_of_first_block(size_t memory) {

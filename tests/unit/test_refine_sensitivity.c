@@ -1,41 +1,17 @@
 /* Sensitivity: a tensor spoilt by hand comes first, the bound is kept, and nothing is changed. */
 #include "refine_work.h"
 
-#include "flow/target_profile.h"
 #include "formats/json/json.h"
 #include "refine/sensitivity.h"
 
-static bnd_target_profile target;
-
-static workshop *open_table(int threads) {
-  workshop *w = open_workshop(BND_BACKEND_REFERENCE, threads);
-  ASSERT_OK(bnd_target_profile_load(NULL, &target, error));
-  w->work.target = &target;
-  ASSERT_OK(bnd_adjust_to_fixed_point(w->graph, &target, NULL, error));
-  return w;
-}
-
-/* An activation between two layers that no rule ties to others, with a scale sixteen times too large. */
-static bnd_node *spoil(bnd_graph *graph) {
-  for (bnd_node *node = bnd_graph_first(graph); node; node = node->next) {
-    if (!bnd_is_fake_quantize(node) || node->user_count != 1 || !bnd_is_conv_module(node->users[0]) || !bnd_is_relu(bnd_arg_node(node, 0))) continue;
-    node->module->quantizer->position[0] -= 4;
-    if (bnd_check_positions(graph, &target, NULL, NULL) == 0) return node;
-    node->module->quantizer->position[0] += 4;
-  }
-  fail_msg("no activation to spoil");
-  return NULL;
-}
-
 static void spoilt_tensor_comes_first(void **state) {
   (void)state;
-  workshop *w = open_table(2);
-  const bnd_node *spoilt = spoil(w->graph);
+  workshop *w = open_adjusted_workshop(BND_BACKEND_REFERENCE, 2);
+  const bnd_node *spoilt = spoil_activation(bnd_graph_first(w->graph), 4, &w->target);
   const record before = trained_bytes(w->graph);
   bnd_sensitivity table;
   ASSERT_OK(bnd_sensitivity_measure(&w->work, NULL, &table, error));
-  const record after = trained_bytes(w->graph);
-  assert_true(same_record(&before, &after));
+  assert_same(before, trained_bytes(w->graph));
   assert_int_equal(table.images, 2);
   assert_string_equal(table.rows[0].node, spoilt->name);
   assert_int_equal(table.rows[0].kind, BND_TENSOR_ACTIVATION);
@@ -52,27 +28,16 @@ static void spoilt_tensor_comes_first(void **state) {
     if (node->module) quantizers += (node->module->quantizer != NULL) + (node->module->weight_quantizer != NULL) + (node->module->bias_quantizer != NULL);
   assert_int_equal(table.count, quantizers);
   bnd_sensitivity_free(&table);
-  free(before.bytes), free(after.bytes);
   close_workshop(w);
 }
 
 /* A network with one quantizer left is that quantizer alone. */
 static void last_tensor_is_everything(void **state) {
   (void)state;
-  workshop *w = open_table(1);
+  workshop *w = open_adjusted_workshop(BND_BACKEND_REFERENCE, 1);
   bnd_sensitivity table;
   ASSERT_OK(bnd_sensitivity_measure(&w->work, NULL, &table, error));
-  for (bnd_node *node = bnd_graph_first(w->graph), *next; node; node = next) {
-    next = node->next;
-    if (bnd_is_conv_module(node)) {
-      bnd_quantizer_destroy(node->module->weight_quantizer);
-      bnd_quantizer_destroy(node->module->bias_quantizer);
-      node->module->weight_quantizer = node->module->bias_quantizer = NULL;
-    } else if (bnd_is_fake_quantize(node) && strcmp(node->name, table.rows[0].node) != 0) {
-      bnd_node_replace_all_uses(node, bnd_arg_node(node, 0), false);
-      bnd_node_erase(node);
-    }
-  }
+  remove_quantizers(w->graph, table.rows[0].node);
   bnd_sensitivity single;
   ASSERT_OK(bnd_sensitivity_measure(&w->work, NULL, &single, error));
   assert_int_equal(single.count, table.rows[0].kind == BND_TENSOR_ACTIVATION ? 1 : 0);
@@ -88,7 +53,7 @@ static void last_tensor_is_everything(void **state) {
 
 static void bound_is_kept(void **state) {
   (void)state;
-  workshop *w = open_table(1);
+  workshop *w = open_adjusted_workshop(BND_BACKEND_REFERENCE, 1);
   bnd_sensitivity all, table;
   ASSERT_OK(bnd_sensitivity_measure(&w->work, &(bnd_sensitivity_options){.images = 1}, &all, error));
   ASSERT_OK(bnd_sensitivity_measure(&w->work, &(bnd_sensitivity_options){.runs = all.count + 1 + 5}, &table, error));
@@ -111,7 +76,7 @@ static void bound_is_kept(void **state) {
 /* Values that other steps trained are another network in float: what one tensor alone costs is told of the float network, not of that one. */
 static void trained_values_do_not_count_as_harm(void **state) {
   (void)state;
-  workshop *w = open_table(1);
+  workshop *w = open_adjusted_workshop(BND_BACKEND_REFERENCE, 1);
   bnd_sensitivity tables[2];
   ASSERT_OK(bnd_sensitivity_measure(&w->work, NULL, &tables[0], error));
   for (bnd_node *node = bnd_graph_first(w->graph); node; node = node->next) {
@@ -138,7 +103,7 @@ static void text_and_json(void **state) {
   bnd_string texts[2] = {{0}}, json = {0};
   bnd_sensitivity table;
   for (int k = 0; k < 2; k++) { /* any number of threads */
-    workshop *w = open_table(1 + 2 * k);
+    workshop *w = open_adjusted_workshop(BND_BACKEND_REFERENCE, 1 + 2 * k);
     ASSERT_OK(bnd_sensitivity_measure(&w->work, NULL, &table, error));
     bnd_sensitivity_print(&table, 0, &texts[k]);
     close_workshop(w);
