@@ -89,7 +89,8 @@ static bnd_status distill(bnd_refinement *work, bnd_string *report, bnd_error *e
   const bool raw = bnd_graph_last(work->graph)->args[0].list.count > 3;
   const bnd_image_source images = bnd_dataset_part_source(&p->run->unlabelled), *calibration = work->images;
   work->images = &images;
-  const bnd_status status = bnd_refine_distill(work, &(bnd_distill_options){.class_output = raw ? 2 : 0, .box_output = raw ? 3 : 0}, report, error);
+  const bnd_distill_options options = {.class_output = raw ? 2 : 0, .box_output = raw ? 3 : 0, .learn_thresholds = true};
+  const bnd_status status = bnd_refine_distill(work, &options, report, error);
   work->images = calibration;
   return status;
 }

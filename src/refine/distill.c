@@ -37,11 +37,11 @@ static bnd_distill_options with_defaults(const bnd_distill_options *options) {
   bnd_distill_options o = options ? *options : (bnd_distill_options){0};
   if (!(o.box_weight > 0)) o.box_weight = 1.5;
   if (!(o.overlap_weight > 0)) o.overlap_weight = 10;
-  if (o.steps < 1) o.steps = 300;
+  if (o.steps < 1) o.steps = 600;
   if (o.batch < 1) o.batch = 4;
   if (o.batch > MOST_BATCH) o.batch = MOST_BATCH;
   if (!(o.learning_rate > 0)) o.learning_rate = 0.02;
-  if (!(o.threshold_rate > 0)) o.threshold_rate = 0.2;
+  if (!(o.threshold_rate > 0)) o.threshold_rate = 0.1;
   return o;
 }
 

@@ -17,12 +17,12 @@ typedef struct bnd_distill_options {
   int class_output, box_output; /* outputs of the graph: logits [1,A,N], box distributions [1,A,4*bins]; both 0 = outputs of no such meaning */
   double box_weight;            /* 1.5 */
   double overlap_weight;        /* 10 */
-  int steps;                    /* 300 */
+  int steps;                    /* 600 */
   int batch;                    /* 4 */
   double learning_rate;         /* in steps of a parameter's grid; falls to 0 as a cosine. 0.02 */
   bool no_flips;                /* images are only seen as they are, never mirrored */
   bool learn_thresholds;
-  double threshold_rate; /* 0.2 */
+  double threshold_rate; /* 0.1 */
 } bnd_distill_options;
 
 /* With work->minutes there are as many steps as fit into them (the result then depends on the machine's speed). Ends with the best of what it was given and what it had after every sixth part of the steps, judged by the same loss on work->held_out (the first 16
