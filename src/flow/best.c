@@ -36,7 +36,7 @@ static const bnd_step_name NAMES[] = {
     {"head", "what stands behind the last learned layers stays in float", true},
     {"fold", "factors folded into layers, what changes nothing removed", true},
     {"equalize", "channels that one scale serves badly made alike, exactly, from layer to layer", true},
-    {"exponents", "exponents by the error they cause behind the next layer", true},
+    {"exponents", "exponents by the error they cause behind the next layer", false},
     {"bias-analytic", "biases take back what rounding the weights adds to the mean", true},
     {"bias", "biases take back whatever moved the mean, measured layer after layer", false},
     {"search", "the exponents that matter most tried one by one on the whole network", false},
