@@ -6,7 +6,7 @@
 #include "refine/channel_statistics.h"
 #include "refine/channels.h"
 
-enum { DEFAULT_IMAGES = 16, STATISTICS_IMAGES = 64 };
+enum { DEFAULT_IMAGES = 16, STATISTICS_IMAGES = 32 };
 
 /* Layers with a bias whose results are images: the others are left alone. */
 static bool is_correctable(const bnd_node *node) {

@@ -42,6 +42,11 @@ typedef struct weight_term {
   double *square;     /* [inputs] mean square; */
   float *largest;     /* [rows][columns] largest magnitude in the window */
   double factor;      /* window / variance of the outputs, times the target's share of clipping */
+  /* of the last evaluation: */
+  double *input_scale, *output_inverse; /* [inputs], [outputs] e^u, e^-u */
+  double *row_sums, *sums;              /* [rows], [channels of columns] */
+  size_t column_classes;
+  double value, sum, input_sum, output_sum;
 } weight_term;
 
 typedef struct equalizer {
@@ -52,6 +57,7 @@ typedef struct equalizer {
   weight_term *weights;
   size_t activation_count, weight_count;
   double weight_share;
+  int threads;
   double *sensitivity; /* [slots] of the noise at a channel of a node's result */
   double *u, *gradient, *moment, *square_moment; /* [classes] */
   double *exp_u;       /* [classes] e^u */
@@ -108,7 +114,12 @@ static bnd_status add_weight(equalizer *e, const bnd_node *layer, double varianc
   t->output_class = bnd_calloc(t->outputs, sizeof *t->output_class);
   t->square = bnd_calloc(t->inputs, sizeof *t->square);
   t->largest = bnd_calloc(cells, sizeof *t->largest);
-  if (!t->input_class || !t->output_class || !t->square || !t->largest) return bnd_fail_memory(error, "equalization");
+  t->column_classes = t->view.transposed ? t->outputs : t->inputs;
+  t->input_scale = bnd_calloc(t->inputs + t->outputs + t->view.rows + t->column_classes, sizeof *t->input_scale);
+  if (!t->input_class || !t->output_class || !t->square || !t->largest || !t->input_scale) return bnd_fail_memory(error, "equalization");
+  t->output_inverse = t->input_scale + t->inputs;
+  t->row_sums = t->output_inverse + t->outputs;
+  t->sums = t->row_sums + t->view.rows;
   for (size_t i = 0; i < t->inputs; i++) {
     t->input_class[i] = bnd_free_class(&e->channels, input, (int64_t)i);
     t->square[i] = e->statistics.first[input->id] >= 0 ? e->statistics.square[e->statistics.first[input->id] + (int)i] : 1;
@@ -166,37 +177,86 @@ static double activation_value(equalizer *e, const activation_term *t) {
   return value;
 }
 
-static double weight_value(equalizer *e, const weight_term *t) {
+/* A row of a weight is multiplied by one factor, that of its class, and its columns by one each. */
+typedef struct weight_row {
+  double factor;
+  const double *factors;
+  int class;
+  double *sums; /* beside `factors` */
+} weight_row;
+
+static weight_row row_of(const weight_term *t, size_t r) {
   const bnd_weight_view *v = &t->view;
-  double most = 0, sum = 0, outputs = 0, inputs = 0;
-  for (size_t r = 0; r < v->rows; r++)
-    for (size_t c = 0; c < v->columns; c++) {
-      const double ratio = scale_of(e, t->input_class[bnd_weight_input(v, r, c)]) / scale_of(e, t->output_class[bnd_weight_output(v, r, c)]);
-      const double x = (double)t->largest[r * v->columns + c] * ratio;
-      most = x > most ? x : most;
+  const size_t base = r / v->rows_in_group * v->columns;
+  return v->transposed ? (weight_row){t->input_scale[r], t->output_inverse + base, t->input_class[r], t->sums + base}
+                       : (weight_row){t->output_inverse[r], t->input_scale + base, t->output_class[r], t->sums + base};
+}
+
+static double most_of(const weight_term *t) {
+  double most = 0;
+  for (size_t r = 0; r < t->view.rows; r++) {
+    const weight_row row = row_of(t, r);
+    const float *largest = t->largest + r * t->view.columns;
+    double here = 0;
+    for (size_t c = 0; c < t->view.columns; c++) {
+      const double x = (double)largest[c] * row.factors[c];
+      here = x > here ? x : here;
     }
-  if (most == 0) return 0;
-  for (size_t r = 0; r < v->rows; r++)
-    for (size_t c = 0; c < v->columns; c++) {
-      const double ratio = scale_of(e, t->input_class[bnd_weight_input(v, r, c)]) / scale_of(e, t->output_class[bnd_weight_output(v, r, c)]);
-      sum += eighth((double)t->largest[r * v->columns + c] * ratio / most);
+    most = here * row.factor > most ? here * row.factor : most;
+  }
+  return most;
+}
+
+/* Sum over all weights of (size / most)^8; t->row_sums: of each row, t->sums: of each column's channel. */
+static double sum_of_eighths(weight_term *t, double most) {
+  double sum = 0;
+  for (size_t i = 0; i < t->column_classes; i++) t->sums[i] = 0;
+  for (size_t r = 0; r < t->view.rows; r++) {
+    const weight_row row = row_of(t, r);
+    const float *largest = t->largest + r * t->view.columns;
+    const double factor = row.factor / most;
+    double here = 0;
+    for (size_t c = 0; c < t->view.columns; c++) {
+      const double x = eighth((double)largest[c] * row.factors[c] * factor);
+      here += x;
+      row.sums[c] += x;
     }
-  for (size_t o = 0; o < t->outputs; o++) outputs += scale_of(e, t->output_class[o]) * scale_of(e, t->output_class[o]);
-  for (size_t i = 0; i < t->inputs; i++) inputs += t->square[i] / (scale_of(e, t->input_class[i]) * scale_of(e, t->input_class[i]));
-  if (inputs == 0) return 0;
-  const double range = most * most * sqrt(sqrt(sum)), value = t->factor * range * outputs * inputs;
-  for (size_t o = 0; o < t->outputs; o++)
-    add_gradient(e, t->output_class[o], 2 * value * scale_of(e, t->output_class[o]) * scale_of(e, t->output_class[o]) / outputs);
+    t->row_sums[r] = here;
+    sum += here;
+  }
+  return sum;
+}
+
+/* The gradients stand in the term until add_weight_gradients, so that terms can be computed at once. */
+static void weight_value(const equalizer *e, weight_term *t) {
+  double inputs = 0, outputs = 0;
+  t->value = 0;
+  for (size_t i = 0; i < t->inputs; i++) {
+    t->input_scale[i] = scale_of(e, t->input_class[i]);
+    inputs += t->square[i] / (t->input_scale[i] * t->input_scale[i]);
+  }
+  for (size_t o = 0; o < t->outputs; o++) {
+    const double scale = scale_of(e, t->output_class[o]);
+    t->output_inverse[o] = 1 / scale;
+    outputs += scale * scale;
+  }
+  const double most = most_of(t);
+  if (most == 0 || inputs == 0) return;
+  t->sum = sum_of_eighths(t, most);
+  t->value = t->factor * most * most * sqrt(sqrt(t->sum)) * outputs * inputs;
+  t->input_sum = inputs;
+  t->output_sum = outputs;
+}
+
+static void add_weight_gradients(equalizer *e, const weight_term *t) {
+  if (t->value == 0) return;
+  const double share = 2 * t->value / t->sum, sign = t->view.transposed ? 1 : -1; /* of rows; factors grow with inputs' scales and fall with outputs' */
+  for (size_t o = 0; o < t->outputs; o++) add_gradient(e, t->output_class[o], 2 * t->value / (t->output_inverse[o] * t->output_inverse[o]) / t->output_sum);
   for (size_t i = 0; i < t->inputs; i++)
-    add_gradient(e, t->input_class[i], -2 * value * t->square[i] / (scale_of(e, t->input_class[i]) * scale_of(e, t->input_class[i])) / inputs);
-  for (size_t r = 0; r < v->rows; r++)
-    for (size_t c = 0; c < v->columns; c++) {
-      const int in = t->input_class[bnd_weight_input(v, r, c)], out = t->output_class[bnd_weight_output(v, r, c)];
-      const double share = 2 * value * eighth((double)t->largest[r * v->columns + c] * scale_of(e, in) / scale_of(e, out) / most) / sum;
-      add_gradient(e, in, share);
-      add_gradient(e, out, -share);
-    }
-  return value;
+    add_gradient(e, t->input_class[i], -2 * t->value * t->square[i] / (t->input_scale[i] * t->input_scale[i]) / t->input_sum);
+  for (size_t r = 0; r < t->view.rows; r++) add_gradient(e, row_of(t, r).class, sign * share * t->row_sums[r]);
+  const int *classes = t->view.transposed ? t->output_class : t->input_class;
+  for (size_t i = 0; i < t->column_classes; i++) add_gradient(e, classes[i], -sign * share * t->sums[i]);
 }
 
 static double model_value(equalizer *e) {
@@ -206,7 +266,12 @@ static double model_value(equalizer *e) {
     e->gradient[c] = 0;
   }
   for (size_t i = 0; i < e->activation_count; i++) value += activation_value(e, &e->activations[i]);
-  for (size_t i = 0; i < e->weight_count; i++) value += weight_value(e, &e->weights[i]);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(e->threads) if (e->threads > 1)
+  for (size_t i = 0; i < e->weight_count; i++) weight_value(e, &e->weights[i]);
+  for (size_t i = 0; i < e->weight_count; i++) {
+    value += e->weights[i].value;
+    add_weight_gradients(e, &e->weights[i]);
+  }
   return value;
 }
 
@@ -253,6 +318,7 @@ static void release(equalizer *e) {
     free(e->weights[i].output_class);
     free(e->weights[i].square);
     free(e->weights[i].largest);
+    free(e->weights[i].input_scale);
   }
   free(e->activations);
   free(e->weights);
@@ -308,7 +374,7 @@ static bnd_status equalize(equalizer *e, bnd_refinement *work, const bnd_equaliz
 }
 
 static equalizer equalizer_of(const bnd_refinement *work, const bnd_equalize_options *options) {
-  return (equalizer){.graph = work->graph, .weight_share = options->weights > 0 ? options->weights : 1};
+  return (equalizer){.graph = work->graph, .threads = bnd_thread_count(work->context), .weight_share = options->weights > 0 ? options->weights : 1};
 }
 
 bnd_status bnd_equalize_channels(bnd_refinement *work, const bnd_equalize_options *options, bnd_string *report, bnd_error *error) {

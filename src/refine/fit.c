@@ -20,6 +20,7 @@ typedef struct fit_tensor {
 
 typedef struct fitter {
   bnd_refinement *work;
+  int threads;
   bnd_channels channels;
   const bnd_channel_statistics *statistics;
   double *sensitivity;
@@ -32,22 +33,40 @@ typedef struct fitter {
   double *sums;            /* [images][activations][SCALES] */
   float **scratch;         /* [workers] */
   int *choice;             /* [classes] quarter octave of a group */
+  int *touched, touched_count; /* [terms] those that the group at hand touches */
 } fitter;
 
 static float scale_at(int base, int index) { return ldexpf(QUARTERS[index % STEPS], base + index / STEPS); }
 
+static float rounding_error(float x, float scale, float inverse) {
+  const float magic = 0x1.8p23f;
+  float q = x * inverse;
+  q = q > 127.f ? 127.f : q;
+  q = q < -128.f ? -128.f : q;
+  q = (q + magic) - magic;
+  return q * scale - x;
+}
+
+/* A convolution's window: too short for lanes. */
+static double squared_error_of_few(const float *x, size_t count, float scale) {
+  const float inverse = 1.f / scale;
+  double sum = 0;
+  for (size_t i = 0; i < count; i++) {
+    const float difference = rounding_error(x[i], scale, inverse);
+    sum += (double)(difference * difference);
+  }
+  return sum;
+}
+
 BND_VECTORIZED
 static double squared_error(const float *x, size_t count, float scale) {
-  const float magic = 0x1.8p23f, inverse = 1.f / scale;
+  if (count < LANES) return squared_error_of_few(x, count, scale);
+  const float inverse = 1.f / scale;
   double sum[LANES] = {0}, total = 0;
   for (size_t i = 0; i < count; i += LANES) {
     const size_t lanes = count - i < LANES ? count - i : LANES;
     for (size_t j = 0; j < lanes; j++) {
-      float q = x[i + j] * inverse;
-      q = q > 127.f ? 127.f : q;
-      q = q < -128.f ? -128.f : q;
-      q = (q + magic) - magic;
-      const float difference = q * scale - x[i + j];
+      const float difference = rounding_error(x[i + j], scale, inverse);
       sum[j] += (double)(difference * difference);
     }
   }
@@ -175,6 +194,7 @@ static void add_weight(fitter *f, const bnd_node *layer, double variance) {
   bnd_min_max(bnd_f32(w), 1, 1, w->count, &low, &high);
   *t = (fit_tensor){.base = base_of(&layer->module->weight_quantizer->spec, low, high), .made = group_out, .read = group_in, .term = f->terms++};
   const double share = v.transposed ? 1.0 / (double)(layer->module->stride[0] * layer->module->stride[1]) : 1.0;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(f->threads) if (f->threads > 1)
   for (int k = 0; k < SCALES; k++) {
     const float scale = scale_at(t->base, k);
     for (size_t r = 0; r < v.rows; r++)
@@ -229,10 +249,15 @@ static bool touches(const fitter *f, int term, int group) {
   return false;
 }
 
-static double error_around(const fitter *f, int group) {
-  double sum = 0;
+static void find_touched(fitter *f, int group) {
+  f->touched_count = 0;
   for (int term = 0; term < f->terms; term++)
-    if (touches(f, term, group)) sum += term_error(f, term);
+    if (touches(f, term, group)) f->touched[f->touched_count++] = term;
+}
+
+static double error_around(const fitter *f) {
+  double sum = 0;
+  for (int i = 0; i < f->touched_count; i++) sum += term_error(f, f->touched[i]);
   return sum;
 }
 
@@ -250,10 +275,11 @@ static void choose(fitter *f) {
       if (f->group[g] != g || !f->channels.free[g]) continue;
       const int before = f->choice[g];
       int best = before;
-      double least = error_around(f, g);
+      find_touched(f, g);
+      double least = error_around(f);
       for (int j = 0; j < STEPS; j++) {
         f->choice[g] = j;
-        const double error = j == before ? INFINITY : error_around(f, g);
+        const double error = j == before ? INFINITY : error_around(f);
         if (error < least * (1 - 1e-6)) least = error, best = j;
       }
       f->choice[g] = best;
@@ -276,7 +302,8 @@ static bnd_status prepare(fitter *f, const bnd_image_source *images, bnd_error *
   f->index_of = bnd_calloc(ids, sizeof *f->index_of);
   f->tensors = bnd_calloc(nodes, sizeof *f->tensors);
   f->nodes = bnd_calloc(nodes, sizeof *f->nodes);
-  bnd_status status = term_of && f->sensitivity && f->group && f->choice && f->index_of && f->tensors && f->nodes ? BND_OK
+  f->touched = bnd_calloc(nodes, sizeof *f->touched);
+  bnd_status status = term_of && f->sensitivity && f->group && f->choice && f->index_of && f->tensors && f->nodes && f->touched ? BND_OK
                                                                                                                      : bnd_fail_memory(error, "a fit of scales");
   if (status == BND_OK) {
     bnd_noise_sensitivities(graph, &f->channels, f->statistics, f->sensitivity);
@@ -313,13 +340,14 @@ static void release(fitter *f, int workers) {
   free(f->tensors);
   free(f->nodes);
   free(f->sums);
+  free(f->touched);
   bnd_channels_free(&f->channels);
 }
 
 bnd_status bnd_fit_ranges(bnd_refinement *work, const bnd_channel_statistics *statistics, bnd_string *report, bnd_error *error) {
   bnd_image_source images = *work->images;
   if (images.count > IMAGES) images.count = IMAGES;
-  fitter f = {.work = work, .statistics = statistics};
+  fitter f = {.work = work, .threads = bnd_thread_count(work->context), .statistics = statistics};
   double before = 0, after = 0;
   int scaled = 0;
   bnd_status status = prepare(&f, &images, error);
