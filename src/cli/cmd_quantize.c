@@ -165,7 +165,7 @@ int cli_quantize(int argc, char **argv) {
       {"executor", 0, CLI_CHOICE, &executor, CLI_EXECUTORS, "what computes quantized networks; all give the same numbers (default: int8)", 0, 0, false},
       {"restart", 0, CLI_FLAG, &quantize_options.restart, NULL, "begin anew instead of continuing from finished stages in the output folder", 0, 0, false},
       {"json", 0, CLI_FLAG, &json, NULL, "the result table as JSON", 0, 0, false},
-      {"qat", 0, CLI_FLAG, &quantize_options.qat, NULL, "train the quantized network, too (quantization-aware training); what follows says how", 0, 0, false},
+      {"qat", 0, CLI_FLAG, &quantize_options.qat, NULL, "train the quantized network, too: with best on the float network's answers, without labels; with quark (quantization-aware training) as the next options say", 0, 0, false},
       {"qat-split", 0, CLI_TEXT, &quantize_options.qat_split, "SPLIT", "part of the data to train on (default: train2017)", 0, 0, false},
       {"qat-images", 0, CLI_COUNT, &quantize_options.qat_images, "N", "train on the first N images (default: choose from all)", 1, 1e9, false},
       {"qat-share", 0, CLI_NUMBER, &quantize_options.qat_share, "X",

@@ -2,16 +2,12 @@
 
 #include <math.h>
 
+#include "base/clock.h"
+
 /* Between the first time and the second: what a step may need to come to an end. */
 static const double SLACK_SECONDS = 5;
 
-static double seconds_since(const struct timespec *begin) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)(now.tv_sec - begin->tv_sec) + (double)(now.tv_nsec - begin->tv_nsec) * 1e-9;
-}
-
-double bnd_budget_left(const bnd_budget *b) { return b->seconds > 0 ? b->seconds - b->earlier - seconds_since(&b->begin) : INFINITY; }
+double bnd_budget_left(const bnd_budget *b) { return b->seconds > 0 ? b->seconds - b->earlier - bnd_seconds_since(&b->begin) : INFINITY; }
 
 double bnd_budget_step_minutes(const bnd_budget *b) {
   enum { SECONDS = 60 };

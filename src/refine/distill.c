@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/random.h"
 #include "refine/distill_loss.h"
 #include "refine/trainable.h"
@@ -177,16 +178,10 @@ static bnd_status train_step(distillation *d, int step) {
   return BND_OK;
 }
 
-static double seconds_since(const struct timespec *begin) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)(now.tv_sec - begin->tv_sec) + (double)(now.tv_nsec - begin->tv_nsec) * 1e-9;
-}
-
 /* Under a budget: as many steps as fit, told from the first ones, so that the rate has fallen when it ends; and an end where they take longer than those.
    first: when the first step began; judging: seconds, which comes once more when the steps are over. */
 static void fit_into_budget(distillation *d, int done, const struct timespec *first, double judging) {
-  const double left = d->work->minutes * 60 - seconds_since(&d->begin) - judging, each = seconds_since(first) / done;
+  const double left = d->work->minutes * 60 - bnd_seconds_since(&d->begin) - judging, each = bnd_seconds_since(first) / done;
   if (!(d->work->minutes > 0)) return;
   if (done == TRIAL) d->options.steps = (int)fmin(d->options.steps, done + fmax(0, (left - (CHECKS - 1) * judging) / each));
   if (left <= 0) d->options.steps = done;
@@ -198,7 +193,7 @@ static bnd_status train(distillation *d, double *before, double *after) {
   const bool judged = d->work->held_out && d->work->held_out->count > 0;
   *before = 0;
   if (judged) BND_TRY(judge(d, before));
-  const double judging = seconds_since(&first);
+  const double judging = bnd_seconds_since(&first);
   clock_gettime(CLOCK_MONOTONIC, &first);
   *after = *before;
   bnd_log(d->work->context, BND_LOG_DEBUG, "distillation: loss %.5f", *before);

@@ -25,8 +25,9 @@ typedef struct bnd_distill_options {
   double threshold_rate; /* 0.1 */
 } bnd_distill_options;
 
-/* With work->minutes there are as many steps as fit into them (the result then depends on the machine's speed). Ends with the best of what it was given and what it had after every sixth part of the steps, judged by the same loss on work->held_out (the first 16
-   images; without any the last state is kept). */
+/* With work->minutes there are as many steps as fit into them (the result then depends on the machine's speed). Ends with the best of what it was given
+   and what it had after every sixth part of the steps, judged by the same loss on work->held_out (the first 16 images; without any the last state is
+   kept). */
 bnd_status bnd_refine_distill(bnd_refinement *work, const bnd_distill_options *options, bnd_string *report, bnd_error *error);
 
 #endif
